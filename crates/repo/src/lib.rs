@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The repository: recovery points as deduplicated, compressed, encrypted, append-only objects in a
+//! directory or an object store.
+//!
+//! The bytes are fixed by `docs/formats/repository.md`; the promises R1 to R8 named there are what this
+//! crate is for. It knows nothing of Kubernetes, files or devices: callers hand in bytes and get back a
+//! [`Root`], and later turn a root into bytes again.
+//!
+//! ```text
+//! bytes ─► Chunker ─► Writer (hash, deduplicate, compress, seal) ─► packs ─► index ─► commit
+//! commit ─► index ─► Reader (fetch, open, decompress, verify) ─► bytes
+//! ```
+//!
+//! Everything is synchronous and uses threads; nothing here needs an async runtime around it.
+
+pub mod env;
+pub mod error;
+pub mod id;
+pub mod monitor;
+pub mod object;
+pub mod store;
+
+pub use env::{Cancel, Env, Timestamp};
+pub use error::Error;
+pub use id::{ChunkId, CommitId, PackId, RepositoryId, SegmentId};
+pub use monitor::{Counts, Finding, Outcome, Progress, Severity};
+pub use object::{
+    Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Root, Summary,
+    TreeEntry,
+};

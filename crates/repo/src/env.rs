@@ -1,0 +1,155 @@
+//! The wall clock, the dice and the stop button: the only file that reads the first two.
+//!
+//! They are handed in as an [`Env`], so that a test owns them: `Env::fixed(now, seed)` gives the same
+//! repository bytes on every run.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::Error;
+
+/// Nanoseconds since 1970-01-01T00:00:00Z.
+pub type Timestamp = i64;
+
+/// Where time and randomness come from.
+#[derive(Clone)]
+pub struct Env(Arc<Source>);
+
+enum Source {
+    Real,
+    Fixed { now: AtomicI64, dice: Mutex<blake3::OutputReader> },
+}
+
+impl Env {
+    /// The machine's clock and the operating system's randomness.
+    pub fn real() -> Env {
+        Env(Arc::new(Source::Real))
+    }
+
+    /// A clock that stands still at `now` and randomness that repeats for the same `seed`. For tests only:
+    /// keys made with it are no secret.
+    pub fn fixed(now: Timestamp, seed: u64) -> Env {
+        let mut hasher = blake3::Hasher::new_derive_key("holdfast fixed test dice");
+        hasher.update(&seed.to_le_bytes());
+        Env(Arc::new(Source::Fixed { now: AtomicI64::new(now), dice: Mutex::new(hasher.finalize_xof()) }))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        match &*self.0 {
+            Source::Fixed { now, .. } => now.load(Ordering::Relaxed),
+            // A clock before 1970 or after 2262 is wrong anyway; it must not end a backup.
+            Source::Real => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .and_then(|since| i64::try_from(since.as_nanos()).ok())
+                .unwrap_or(0),
+        }
+    }
+
+    /// Moves a fixed clock forward; the machine's clock is left alone.
+    pub fn advance(&self, nanoseconds: i64) {
+        if let Source::Fixed { now, .. } = &*self.0 {
+            now.fetch_add(nanoseconds, Ordering::Relaxed);
+        }
+    }
+
+    /// Fills `out` with random bytes.
+    pub fn random(&self, out: &mut [u8]) -> Result<(), Error> {
+        match &*self.0 {
+            Source::Real => aws_lc_rs::rand::fill(out)
+                .map_err(|_| Error::Failed { what: "the operating system gave no random bytes".into() }),
+            Source::Fixed { dice, .. } => {
+                dice.lock().unwrap_or_else(PoisonError::into_inner).fill(out);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &*self.0 {
+            Source::Real => f.write_str("Env::real"),
+            Source::Fixed { .. } => f.write_str("Env::fixed"),
+        }
+    }
+}
+
+/// A stop button that any number of threads look at. Clones share it.
+#[derive(Clone, Default, Debug)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A button not pressed yet.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    /// Presses it; there is no way back.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has been pressed.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// [`Error::Cancelled`] once pressed.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// `2026-11-21T11:45:20Z`: how times are written in the JSON objects of a repository.
+pub fn rfc3339(time: Timestamp) -> String {
+    let seconds = time.div_euclid(1_000_000_000);
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days since 0000-03-01, so that the leap day is the last of its year; 400 years are 146,097 days.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096).div_euclid(365);
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_799, "2000-02-29T23:59:59Z"),
+            (1_078_012_800, "2004-02-29T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_795_261_520, "2026-11-21T11:45:20Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds * 1_000_000_000), text);
+        }
+    }
+
+    #[test]
+    fn a_fixed_env_repeats_and_its_clock_moves_only_when_told() {
+        let (one, two) = (Env::fixed(5, 7), Env::fixed(5, 7));
+        let (mut a, mut b) = ([0; 40], [0; 40]);
+        one.random(&mut a).unwrap();
+        two.random(&mut b).unwrap();
+        assert_eq!(a, b);
+        one.random(&mut b).unwrap();
+        assert_ne!(a, b);
+        one.advance(3);
+        assert_eq!((one.now(), two.now()), (8, 5));
+    }
+}
