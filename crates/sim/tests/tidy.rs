@@ -1,0 +1,281 @@
+//! Tidiness is a test: the shape of the house, held by a machine.
+//!
+//! A new crate edge, a clock read in the wrong place, a file no module names, a promise whose test is gone:
+//! each fails here, so that it is a visible decision and not a drift. The rules are told in
+//! `docs/architecture.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which of our crates may use which. The table in docs/architecture.md says the same in words.
+const EDGES: &[(&str, &[&str])] = &[
+    ("repo", &[]),
+    ("apiserver", &[]),
+    ("source", &["repo"]),
+    ("app", &["repo", "apiserver"]),
+    ("cli", &["repo", "apiserver", "source", "app"]),
+    ("sim", &[]),
+];
+
+/// Crates that only tests use another crate through (dev-dependencies).
+const DEV_EDGES: &[(&str, &[&str])] = &[("sim", &["repo", "apiserver", "source", "app"])];
+
+/// The files that may read the wall clock or throw dice.
+const CLOCK_AND_DICE: &[&str] = &["crates/repo/src/env.rs"];
+
+/// What reading the wall clock or throwing dice looks like.
+const CLOCK_AND_DICE_CALLS: &[&str] = &[
+    "SystemTime::now",
+    "Timestamp::now",
+    "Zoned::now",
+    "Utc::now",
+    "Local::now",
+    "SystemRandom",
+    "rand::fill",
+    "rand::random",
+    "thread_rng",
+    "getrandom(",
+    "Uuid::new_v4",
+];
+
+/// What only the command line may do: read argv and environment, print, exit.
+const FACE_CALLS: &[&str] = &["std::env::", "env::var(", "env::args(", "process::exit(", "println!(", "eprintln!("];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn files_below(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else { return found };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if name != "target" && name != ".git" && name != "node_modules" {
+                found.extend(files_below(&path, ending));
+            }
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+fn crates() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The names under `[section]` of a manifest.
+fn section(manifest: &str, section: &str) -> BTreeSet<String> {
+    let mut inside = false;
+    let mut names = BTreeSet::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            inside = line == format!("[{section}]");
+        } else if inside && !line.is_empty() && !line.starts_with('#') {
+            let name = line.split(['.', '=', ' ']).next().unwrap_or_default();
+            names.insert(name.trim_matches('"').to_owned());
+        }
+    }
+    names
+}
+
+/// The code of a file without its unit tests and without comments.
+fn production(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn crates_use_only_the_crates_they_may() {
+    let ours: BTreeSet<String> = crates().into_iter().collect();
+    let listed: BTreeSet<String> = EDGES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(ours, listed, "every crate has its line in EDGES and in docs/architecture.md");
+    let edges: BTreeMap<_, _> = EDGES.iter().copied().collect();
+    let dev_edges: BTreeMap<_, _> = DEV_EDGES.iter().copied().collect();
+    for name in &ours {
+        let manifest = read(&root().join("crates").join(name).join("Cargo.toml"));
+        for used in section(&manifest, "dependencies").intersection(&ours) {
+            assert!(
+                edges[name.as_str()].contains(&used.as_str()),
+                "crate {name} may not use crate {used}; if it must, say so in docs/architecture.md and in EDGES"
+            );
+        }
+        let mut dev: BTreeSet<&str> = edges[name.as_str()].iter().copied().collect();
+        dev.extend(dev_edges.get(name.as_str()).copied().unwrap_or_default());
+        for used in section(&manifest, "dev-dependencies").intersection(&ours) {
+            assert!(dev.contains(used.as_str()), "the tests of crate {name} may not use crate {used}");
+        }
+    }
+}
+
+#[test]
+fn the_wall_clock_and_the_dice_are_read_in_one_file() {
+    for path in files_below(&root().join("crates"), ".rs") {
+        let name = relative(&path);
+        if name.contains("/tests/") || name.contains("/examples/") || CLOCK_AND_DICE.contains(&name.as_str()) {
+            continue;
+        }
+        let code = production(&read(&path));
+        for call in CLOCK_AND_DICE_CALLS {
+            assert!(
+                !code.contains(call),
+                "{name} calls {call}: take time and chance from repo::env::Env or as an argument, so that a test can own them"
+            );
+        }
+    }
+}
+
+#[test]
+fn libraries_do_not_print_exit_or_read_the_environment() {
+    for path in files_below(&root().join("crates"), ".rs") {
+        let name = relative(&path);
+        if name.starts_with("crates/cli/") || !name.contains("/src/") {
+            continue;
+        }
+        let code = production(&read(&path));
+        for call in FACE_CALLS {
+            assert!(!code.contains(call), "{name} calls {call}: only the command line has a face");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_dead() {
+    for name in crates() {
+        let src = root().join("crates").join(&name).join("src");
+        let mut alive = BTreeSet::new();
+        for top in ["lib.rs", "main.rs"] {
+            let top = src.join(top);
+            if top.exists() {
+                alive.insert(top.clone());
+                follow_modules(&top, &src, &mut alive);
+            }
+        }
+        for file in files_below(&src, ".rs") {
+            assert!(alive.contains(&file), "{}: no module names this file; delete it or add it", relative(&file));
+        }
+    }
+}
+
+/// Marks every file that `file` declares as a module, and theirs. `dir` is where its children live.
+fn follow_modules(file: &Path, dir: &Path, alive: &mut BTreeSet<PathBuf>) {
+    for line in read(file).lines().map(str::trim) {
+        let line = line.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ").trim_start_matches("pub ");
+        let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else { continue };
+        for (child, below) in
+            [(dir.join(format!("{name}.rs")), dir.join(name)), (dir.join(name).join("mod.rs"), dir.join(name))]
+        {
+            if child.exists() && alive.insert(child.clone()) {
+                follow_modules(&child, &below, alive);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_test_file_is_forgotten() {
+    for name in crates() {
+        let crate_dir = root().join("crates").join(&name);
+        let manifest = read(&crate_dir.join("Cargo.toml"));
+        assert!(!manifest.contains("autotests = false"), "{name}: cargo must find the tests by itself");
+        let tests = crate_dir.join("tests");
+        let mut alive = BTreeSet::new();
+        for top in fs::read_dir(&tests).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            if top.extension().is_some_and(|ending| ending == "rs") {
+                alive.insert(top.clone());
+                follow_modules(&top, &tests, &mut alive);
+                let text = read(&top);
+                assert!(text.contains("#[test]") || text.contains("#[tokio::test") || text.contains("proptest!"),
+                    "{}: a test file without a test", relative(&top));
+            }
+        }
+        for file in files_below(&tests, ".rs") {
+            assert!(alive.contains(&file), "{}: no test includes this file", relative(&file));
+        }
+    }
+}
+
+#[test]
+fn no_test_is_ignored_and_nothing_is_left_to_do() {
+    for path in files_below(&root().join("crates"), ".rs") {
+        let name = relative(&path);
+        if name == "crates/sim/tests/tidy.rs" {
+            continue;
+        }
+        let text = read(&path);
+        for mark in ["#[ignore", "todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"] {
+            assert!(!text.contains(mark), "{name} contains {mark}: finish it, or write down the limit in docs/");
+        }
+    }
+}
+
+/// `docs/promises.md` counts from 1 to 115 and names only tests that exist.
+#[test]
+fn every_promise_is_listed_and_its_tests_exist() {
+    let mut tests = BTreeSet::new();
+    for path in files_below(&root().join("crates"), ".rs") {
+        for line in read(&path).lines() {
+            let Some(at) = line.find("fn ") else { continue };
+            let name: String = line[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            tests.insert(name);
+        }
+    }
+    let page = read(&root().join("docs/promises.md"));
+    let mut expected = 1;
+    for line in page.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 3, "docs/promises.md: | # | promise | shown by |: {line}");
+        assert_eq!(cells[0], expected.to_string(), "docs/promises.md counts on: {line}");
+        expected += 1;
+        let named: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty() || cells[2] == "–", "docs/promises.md: tests in backticks, or –: {line}");
+        for test in named {
+            assert!(tests.contains(test), "docs/promises.md: promise {} is shown by {test}, which is no test", cells[0]);
+        }
+    }
+    assert_eq!(expected, 116, "docs/promises.md lists the promises 1 to 115");
+}
+
+/// Links between pages lead somewhere, and no page of docs/ is an orphan.
+#[test]
+fn every_page_is_linked_and_every_link_leads_somewhere() {
+    let mut pages = files_below(&root().join("docs"), ".md");
+    let documents: BTreeSet<PathBuf> = pages.iter().cloned().collect();
+    for top in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        pages.push(root().join(top));
+    }
+    let mut linked = BTreeSet::new();
+    for page in &pages {
+        for target in read(page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let path = page.parent().unwrap().join(target);
+            let path = path.canonicalize().unwrap_or_else(|_| panic!("{} links to {target}, which is not there", relative(page)));
+            if &path != page {
+                linked.insert(path);
+            }
+        }
+    }
+    for page in documents {
+        assert!(linked.contains(&page.canonicalize().unwrap()), "{}: no page links here", relative(&page));
+    }
+}
