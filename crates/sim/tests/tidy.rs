@@ -279,3 +279,49 @@ fn every_page_is_linked_and_every_link_leads_somewhere() {
         assert!(linked.contains(&page.canonicalize().unwrap()), "{}: no page links here", relative(&page));
     }
 }
+
+/// Licences that may enter (docs/decisions/0001-dependencies.md).
+const LICENCES: &[&str] = &[
+    "MIT",
+    "MIT-0",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "CC0-1.0",
+    "Unicode-3.0",
+    "Unlicense",
+    "CDLA-Permissive-2.0",
+    "BlueOak-1.0.0",
+];
+
+fn cargo(args: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO")).args(args).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "cargo {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What is linked into the product: permissive licences only, and one provider of TLS and cryptography.
+#[test]
+fn dependencies_are_permissive_and_bring_one_crypto_provider() {
+    let tree = cargo(&["tree", "--locked", "--workspace", "-e", "normal,build", "--prefix", "none", "-f", "{p}|{l}"]);
+    for line in tree.lines().filter(|line| !line.is_empty()) {
+        let (package, licence) = line.split_once('|').unwrap();
+        let licence = licence.trim_end_matches(" (*)").trim();
+        let name = package.split(' ').next().unwrap_or_default();
+        for banned in ["ring", "openssl", "openssl-sys", "native-tls", "serde_yml"] {
+            assert_ne!(name, banned, "{banned} must not enter the graph (docs/decisions/0001-dependencies.md)");
+        }
+        let alternatives = licence.replace('/', " OR ");
+        // `A AND (B OR C)`: every part of the conjunction needs one alternative that is allowed.
+        let permitted = alternatives.split(" AND ").all(|part| {
+            part.trim_matches(['(', ')', ' ']).split(" OR ").any(|one| LICENCES.contains(&one.trim_matches(['(', ')', ' '])))
+        });
+        assert!(permitted, "{package} is under {licence}, which may not enter (docs/decisions/0001-dependencies.md)");
+    }
+}
