@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The application: what it consists of, how it is captured, and how it comes back.
+//!
+//! Only this crate knows what a Kubernetes kind means. The protect side reads a cluster into a recovery
+//! point: [`discovery`] (what the API serves) → `discover` (applications, the graph, the selection) →
+//! rules and volumes under one lock → [`certificate`] → [`point`]. The recover side turns a point back
+//! into objects.
+//!
+//! Objects are JSON values throughout ([`object`]): what we do not know, we still keep.
+
+pub mod api;
+pub mod certificate;
+pub mod clean;
+pub mod discovery;
+pub mod graph;
+pub mod kinds;
+pub mod object;
+pub mod point;
+pub mod refs;
+pub mod selector;

@@ -1,0 +1,256 @@
+//! What each Kubernetes kind means to us: one file a kind, one table for all.
+//!
+//! A kind's file says what it refers to, when it is applied, what is stripped, which objects of it are not
+//! ours to keep, and how we know it is ready. Nothing else in the house has a `match kind`. A kind that has
+//! no file gets [`CUSTOM`]: custom resources, whose references are recognised by their usual shapes.
+
+use serde_json::Value;
+
+use crate::graph::RefKind;
+use crate::object::{Object, ObjectKey};
+use crate::refs::Found;
+
+/// When a kind is applied on a restore. Earlier waves first; within a wave references decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Order {
+    /// Namespaces: everything lives in one.
+    Namespace,
+    /// Custom resource definitions: before what they define, and to be established first.
+    Definition,
+    /// Classes of storage, priority, ingress, runtime.
+    Class,
+    /// Quotas and limits: before what they count, so that defaults are filled in as they were.
+    Limit,
+    /// Service accounts.
+    Account,
+    /// Roles.
+    Role,
+    /// Role bindings.
+    Binding,
+    /// ConfigMaps and Secrets.
+    Config,
+    /// Persistent volumes.
+    Volume,
+    /// Claims; their data is written before anything of a later wave is applied.
+    Claim,
+    /// Services and network policies: names and rules before those who use them.
+    Network,
+    /// Custom resources, before workloads that may wait for what their controllers make of them.
+    Custom,
+    /// What runs.
+    Workload,
+    /// Budgets, ingresses, routes: once there is something behind them.
+    Front,
+    /// Autoscalers: held back until what they scale has its data.
+    Autoscale,
+    /// API services: once their Service answers.
+    Api,
+    /// Webhook configurations, last: a webhook whose pods are not up refuses everybody else.
+    Webhook,
+}
+
+/// Is a restored object doing what it is there for?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// Not yet, in words: `2 of 3 replicas are ready`.
+    Waiting(String),
+    /// It will not become ready by itself.
+    Failed(String),
+}
+
+/// Does an object belong into a recovery point?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Stored and restored.
+    Yes,
+    /// Stored to be looked at; a restore leaves it alone, for this reason.
+    Evidence(&'static str),
+    /// Not stored, for this reason: the cluster makes it, or it is gone in a minute.
+    No(&'static str),
+}
+
+/// How a workload is held back until its data is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// This number (JSON pointer) becomes 0.
+    Zero(&'static str),
+    /// This flag (JSON pointer) becomes true.
+    True(&'static str),
+}
+
+/// Whose name a reference rule's path holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Of this group and kind, in the namespace of the object itself.
+    Here(&'static str, &'static str),
+    /// Of this group and kind, cluster-scoped.
+    Cluster(&'static str, &'static str),
+}
+
+/// One line of a kind's reference table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RefRule {
+    /// JSON pointer to the name; `*` stands for every element or member. If the object that holds the name has
+    /// `optional: true`, so is the reference.
+    pub at: &'static str,
+    /// Whose name it is.
+    pub to: To,
+    /// What the reference means.
+    pub via: RefKind,
+}
+
+/// A line of a reference table.
+pub const fn rule(at: &'static str, to: To, via: RefKind) -> RefRule {
+    RefRule { at, to, via }
+}
+
+/// Looks at other objects of the cluster, for kinds whose fate depends on a neighbour.
+pub type Lookup<'a> = &'a dyn Fn(&ObjectKey) -> Option<&'a Object>;
+
+/// What a kind means to us.
+#[derive(Clone, Copy)]
+pub struct KindInfo {
+    /// API group.
+    pub group: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Other groups that serve the very same objects (`extensions`): not listed a second time.
+    pub also: &'static [&'static str],
+    /// When it is applied.
+    pub order: Order,
+    /// Names it holds.
+    pub refs: &'static [RefRule],
+    /// Where it has a pod spec (JSON pointer); its references are read by one table for all kinds.
+    pub pod_spec: Option<&'static str>,
+    /// References a table cannot say: selectors, subjects, names that are computed.
+    pub find: Option<fn(&Object, &mut Vec<Found>)>,
+    /// JSON pointers (with `*`) removed from the clean object, beside what goes for every kind.
+    pub strip: &'static [&'static str],
+    /// Cleaning that a list of pointers cannot say. Gets the original and the object to clean.
+    pub clean: Option<fn(&Object, &mut Value)>,
+    /// Does `status` stay in the clean object?
+    pub keep_status: bool,
+    /// Does this object belong into a recovery point?
+    pub keep: fn(&Object, Lookup<'_>) -> Keep,
+    /// Is it ready?
+    pub ready: fn(&Value) -> Readiness,
+    /// How it is held back until data is in.
+    pub hold: Option<Hold>,
+}
+
+impl std::fmt::Debug for KindInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KindInfo({}/{})", self.group, self.kind)
+    }
+}
+
+fn keep_all(_: &Object, _: Lookup<'_>) -> Keep {
+    Keep::Yes
+}
+
+fn ready_when_there(_: &Value) -> Readiness {
+    Readiness::Ready
+}
+
+/// A kind about which there is nothing to say; every kind's file starts from it.
+pub const PLAIN: KindInfo = KindInfo {
+    group: "",
+    kind: "",
+    also: &[],
+    order: Order::Custom,
+    refs: &[],
+    pod_spec: None,
+    find: None,
+    strip: &[],
+    clean: None,
+    keep_status: false,
+    keep: keep_all,
+    ready: ready_when_there,
+    hold: None,
+};
+
+mod deployment;
+mod pod;
+mod secret;
+
+/// Every kind that has a file.
+pub static TABLE: &[&KindInfo] = &[&deployment::KIND, &pod::KIND, &secret::KIND];
+
+mod custom;
+pub(crate) mod podspec;
+pub use custom::CUSTOM;
+
+/// What a kind means: its own entry, that of the group it moved to, or [`CUSTOM`].
+pub fn lookup(group: &str, kind: &str) -> &'static KindInfo {
+    TABLE
+        .iter()
+        .find(|info| info.kind == kind && (info.group == group || info.also.contains(&group)))
+        .copied()
+        .unwrap_or(&CUSTOM)
+}
+
+/// The entry for an object.
+pub fn of(object: &Object) -> &'static KindInfo {
+    let gvk = object.gvk();
+    lookup(&gvk.group, &gvk.kind)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! How a kind's test asks about it: the references as lines, what is left after cleaning, what is kept.
+    use super::*;
+    use crate::refs::Target;
+
+    /// `ConfigMap shop/c config /spec/…`, without the namespace everything has.
+    pub(crate) fn refs(object: &Value) -> Vec<String> {
+        crate::refs::of(&Object(object.clone()))
+            .into_iter()
+            .filter(|found| found.via != RefKind::Namespace)
+            .map(|found| {
+                let to = match found.target {
+                    Target::Object(key) => key.to_string(),
+                    Target::Pods(namespace, selector) => format!("pods of {namespace} {selector:?}"),
+                };
+                let via = serde_json::to_value(found.via).unwrap();
+                format!(
+                    "{to} {}{} {}",
+                    via.as_str().unwrap(),
+                    if found.optional { " optional" } else { "" },
+                    found.at
+                )
+            })
+            .collect()
+    }
+
+    /// What a restore applies.
+    pub(crate) fn cleaned(object: &Value) -> Value {
+        crate::clean::clean(&Object(object.clone())).0
+    }
+
+    /// What becomes of an object that has no neighbours.
+    pub(crate) fn kept(object: &Value) -> Keep {
+        let object = Object(object.clone());
+        (of(&object).keep)(&object, &|_| None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_under_all_its_groups_and_no_two_share_a_name() {
+        let mut names: Vec<_> = TABLE.iter().map(|info| (info.kind, info.group)).collect();
+        for info in TABLE {
+            for group in info.also.iter().chain([&info.group]) {
+                assert!(std::ptr::eq(lookup(group, info.kind), *info), "{group}/{}", info.kind);
+            }
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), TABLE.len());
+        assert!(std::ptr::eq(lookup("example.com", "Pod"), &CUSTOM), "another group's Pod is not ours");
+    }
+}
