@@ -4,6 +4,9 @@
 //! each fails here, so that it is a visible decision and not a drift. The rules are told in
 //! `docs/architecture.md`.
 
+// The lints know only functions marked #[test]; the helpers here are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +43,8 @@ const CLOCK_AND_DICE_CALLS: &[&str] = &[
 ];
 
 /// What only the command line may do: read argv and environment, print, exit.
-const FACE_CALLS: &[&str] = &["std::env::", "env::var(", "env::args(", "process::exit(", "println!(", "eprintln!("];
+const FACE_CALLS: &[&str] =
+    &["std::env::", "env::var(", "env::args(", "process::exit(", "println!(", "eprintln!("];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -129,7 +133,8 @@ fn crates_use_only_the_crates_they_may() {
 fn the_wall_clock_and_the_dice_are_read_in_one_file() {
     for path in files_below(&root().join("crates"), ".rs") {
         let name = relative(&path);
-        if name.contains("/tests/") || name.contains("/examples/") || CLOCK_AND_DICE.contains(&name.as_str()) {
+        if name.contains("/tests/") || name.contains("/examples/") || CLOCK_AND_DICE.contains(&name.as_str())
+        {
             continue;
         }
         let code = production(&read(&path));
@@ -169,7 +174,11 @@ fn no_file_is_dead() {
             }
         }
         for file in files_below(&src, ".rs") {
-            assert!(alive.contains(&file), "{}: no module names this file; delete it or add it", relative(&file));
+            assert!(
+                alive.contains(&file),
+                "{}: no module names this file; delete it or add it",
+                relative(&file)
+            );
         }
     }
 }
@@ -177,11 +186,15 @@ fn no_file_is_dead() {
 /// Marks every file that `file` declares as a module, and theirs. `dir` is where its children live.
 fn follow_modules(file: &Path, dir: &Path, alive: &mut BTreeSet<PathBuf>) {
     for line in read(file).lines().map(str::trim) {
-        let line = line.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ").trim_start_matches("pub ");
+        let line = line
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub(super) ")
+            .trim_start_matches("pub ");
         let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else { continue };
-        for (child, below) in
-            [(dir.join(format!("{name}.rs")), dir.join(name)), (dir.join(name).join("mod.rs"), dir.join(name))]
-        {
+        for (child, below) in [
+            (dir.join(format!("{name}.rs")), dir.join(name)),
+            (dir.join(name).join("mod.rs"), dir.join(name)),
+        ] {
             if child.exists() && alive.insert(child.clone()) {
                 follow_modules(&child, &below, alive);
             }
@@ -202,8 +215,11 @@ fn no_test_file_is_forgotten() {
                 alive.insert(top.clone());
                 follow_modules(&top, &tests, &mut alive);
                 let text = read(&top);
-                assert!(text.contains("#[test]") || text.contains("#[tokio::test") || text.contains("proptest!"),
-                    "{}: a test file without a test", relative(&top));
+                assert!(
+                    text.contains("#[test]") || text.contains("#[tokio::test") || text.contains("proptest!"),
+                    "{}: a test file without a test",
+                    relative(&top)
+                );
             }
         }
         for file in files_below(&tests, ".rs") {
@@ -221,7 +237,10 @@ fn no_test_is_ignored_and_nothing_is_left_to_do() {
         }
         let text = read(&path);
         for mark in ["#[ignore", "todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"] {
-            assert!(!text.contains(mark), "{name} contains {mark}: finish it, or write down the limit in docs/");
+            assert!(
+                !text.contains(mark),
+                "{name} contains {mark}: finish it, or write down the limit in docs/"
+            );
         }
     }
 }
@@ -233,7 +252,8 @@ fn every_promise_is_listed_and_its_tests_exist() {
     for path in files_below(&root().join("crates"), ".rs") {
         for line in read(&path).lines() {
             let Some(at) = line.find("fn ") else { continue };
-            let name: String = line[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String =
+                line[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             tests.insert(name);
         }
     }
@@ -247,7 +267,11 @@ fn every_promise_is_listed_and_its_tests_exist() {
         let named: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty() || cells[2] == "–", "docs/promises.md: tests in backticks, or –: {line}");
         for test in named {
-            assert!(tests.contains(test), "docs/promises.md: promise {} is shown by {test}, which is no test", cells[0]);
+            assert!(
+                tests.contains(test),
+                "docs/promises.md: promise {} is shown by {test}, which is no test",
+                cells[0]
+            );
         }
     }
     assert_eq!(expected, 116, "docs/promises.md lists the promises 1 to 115");
@@ -269,7 +293,9 @@ fn every_page_is_linked_and_every_link_leads_somewhere() {
                 continue;
             }
             let path = page.parent().unwrap().join(target);
-            let path = path.canonicalize().unwrap_or_else(|_| panic!("{} links to {target}, which is not there", relative(page)));
+            let path = path
+                .canonicalize()
+                .unwrap_or_else(|_| panic!("{} links to {target}, which is not there", relative(page)));
             if &path != page {
                 linked.insert(path);
             }
@@ -309,19 +335,37 @@ fn cargo(args: &[&str]) -> String {
 /// What is linked into the product: permissive licences only, and one provider of TLS and cryptography.
 #[test]
 fn dependencies_are_permissive_and_bring_one_crypto_provider() {
-    let tree = cargo(&["tree", "--locked", "--workspace", "-e", "normal,build", "--prefix", "none", "-f", "{p}|{l}"]);
+    let tree = cargo(&[
+        "tree",
+        "--locked",
+        "--workspace",
+        "-e",
+        "normal,build",
+        "--prefix",
+        "none",
+        "-f",
+        "{p}|{l}",
+    ]);
     for line in tree.lines().filter(|line| !line.is_empty()) {
         let (package, licence) = line.split_once('|').unwrap();
         let licence = licence.trim_end_matches(" (*)").trim();
         let name = package.split(' ').next().unwrap_or_default();
         for banned in ["ring", "openssl", "openssl-sys", "native-tls", "serde_yml"] {
-            assert_ne!(name, banned, "{banned} must not enter the graph (docs/decisions/0001-dependencies.md)");
+            assert_ne!(
+                name, banned,
+                "{banned} must not enter the graph (docs/decisions/0001-dependencies.md)"
+            );
         }
         let alternatives = licence.replace('/', " OR ");
         // `A AND (B OR C)`: every part of the conjunction needs one alternative that is allowed.
         let permitted = alternatives.split(" AND ").all(|part| {
-            part.trim_matches(['(', ')', ' ']).split(" OR ").any(|one| LICENCES.contains(&one.trim_matches(['(', ')', ' '])))
+            part.trim_matches(['(', ')', ' '])
+                .split(" OR ")
+                .any(|one| LICENCES.contains(&one.trim_matches(['(', ')', ' '])))
         });
-        assert!(permitted, "{package} is under {licence}, which may not enter (docs/decisions/0001-dependencies.md)");
+        assert!(
+            permitted,
+            "{package} is under {licence}, which may not enter (docs/decisions/0001-dependencies.md)"
+        );
     }
 }
