@@ -1,59 +1,86 @@
-//! A store in memory, for tests and demonstrations: gone when the last clone is dropped.
+//! A store in memory: for tests and the demo. Keeps the contract of the others, and forgets all at the end.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Object, Put, Store, StoreError};
+use super::{Object, Put, Store, StoreError, check_key, range_end};
 
-/// Objects in memory. Clones share them.
-#[derive(Debug, Clone, Default)]
+/// Objects in a map. Clones share it.
+#[derive(Clone, Default)]
 pub struct MemStore {
-    objects: Arc<RwLock<BTreeMap<String, Bytes>>>,
+    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
 }
 
+impl std::fmt::Debug for MemStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemStore").field("objects", &self.lock().len()).finish()
+    }
+}
+
+const URL: &str = "mem://";
+
 impl MemStore {
-    /// An empty one.
+    /// An empty store.
     pub fn new() -> MemStore {
         MemStore::default()
     }
 
-    fn not_found(&self, key: &str) -> StoreError {
-        StoreError::NotFound { key: key.into(), url: self.url() }
+    /// All objects as they are now: for tests that compare or keep the state of a store.
+    pub fn snapshot(&self) -> BTreeMap<String, Bytes> {
+        self.lock().clone()
+    }
+
+    /// A store that holds these objects: for tests that go back to a state.
+    pub fn from_snapshot(objects: BTreeMap<String, Bytes>) -> MemStore {
+        MemStore { objects: Arc::new(Mutex::new(objects)) }
+    }
+
+    /// Replaces or removes an object behind the contract's back: what a failing disk or a thief does.
+    pub fn tamper(&self, key: &str, content: Option<Bytes>) {
+        match content {
+            Some(bytes) => self.lock().insert(key.to_owned(), bytes),
+            None => self.lock().remove(key),
+        };
+    }
+
+    // A thread that panicked while holding the lock left a whole map behind: every change is one insert or remove.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: &str) -> Result<Bytes, StoreError> {
+        check_key(key, URL)?;
+        let missing = || StoreError::NotFound { key: key.to_owned(), url: URL.to_owned() };
+        self.lock().get(key).cloned().ok_or_else(missing)
     }
 }
 
 impl Store for MemStore {
     fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        check_key(key, URL)?;
+        let mut objects = self.lock();
         if objects.contains_key(key) {
             return Ok(Put::Exists);
         }
-        objects.insert(key.into(), Bytes::copy_from_slice(&bytes));
+        // A copy: the caller's bytes may be a slice of a much larger buffer that should not stay alive.
+        objects.insert(key.to_owned(), Bytes::copy_from_slice(&bytes));
         Ok(Put::Created)
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-        objects.get(key).cloned().ok_or_else(|| self.not_found(key))
+        self.find(key)
     }
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        let whole = self.get(key)?;
-        let range = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(len)?));
-        match range.filter(|range| range.end <= whole.len()) {
-            Some(range) => Ok(whole.slice(range)),
-            None => Err(StoreError::Other {
-                key: key.into(),
-                url: self.url(),
-                reason: format!("{len} bytes at {offset} were asked for and the object has {}", whole.len()),
-            }),
-        }
+        let bytes = self.find(key)?;
+        let end = range_end(key, URL, offset, len, bytes.len() as u64)?;
+        Ok(bytes.slice(offset as usize..end as usize))
     }
 
     fn size(&self, key: &str) -> Result<u64, StoreError> {
-        Ok(self.get(key)?.len() as u64)
+        Ok(self.find(key)?.len() as u64)
     }
 
     fn list(
@@ -61,24 +88,31 @@ impl Store for MemStore {
         prefix: &str,
         each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        // A copy of the names, so that `each` may call the store.
-        let found: Vec<Object> = {
-            let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-            objects
-                .range(prefix.to_string()..)
-                .take_while(|(key, _)| key.starts_with(prefix))
-                .map(|(key, bytes)| Object { key: key.clone(), size: bytes.len() as u64 })
-                .collect()
-        };
+        // Collected first: `each` may call the store.
+        let found: Vec<Object> = self
+            .lock()
+            .range(prefix.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, bytes)| Object { key: key.clone(), size: bytes.len() as u64 })
+            .collect();
         found.into_iter().try_for_each(each)
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+        check_key(key, URL)?;
+        self.lock().remove(key);
         Ok(())
     }
 
     fn url(&self) -> String {
-        "mem:".into()
+        URL.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn keeps_the_contract() {
+        crate::store::suite::run(&super::MemStore::new());
     }
 }

@@ -1,0 +1,173 @@
+//! A wrapper that writes down every call: a claim about cost becomes a test.
+//!
+//! `assert_eq!(store.calls(Verb::Get), ["index/…"], "an unchanged volume reads one segment")`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::{Object, Put, Store, StoreError};
+
+/// The verbs of [`Store`] (`url` is free and not counted).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// `put`
+    Put,
+    /// `get`
+    Get,
+    /// `get_range`
+    GetRange,
+    /// `size`
+    Size,
+    /// `list`
+    List,
+    /// `delete`
+    Delete,
+}
+
+/// One call as it was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The verb.
+    pub verb: Verb,
+    /// The key, or the prefix of a list.
+    pub key: String,
+    /// Bytes put or got; objects listed.
+    pub amount: u64,
+    /// False when it ended in an error.
+    pub ok: bool,
+}
+
+/// A store whose calls are written down.
+#[derive(Debug)]
+pub struct Record<S> {
+    inner: S,
+    log: Mutex<Vec<Call>>,
+}
+
+impl<S: Store> Record<S> {
+    /// Records the calls to `inner`.
+    pub fn new(inner: S) -> Record<S> {
+        Record { inner, log: Mutex::default() }
+    }
+
+    /// The store inside, for what should not be recorded.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The keys this verb was called with, in order.
+    pub fn calls(&self, verb: Verb) -> Vec<String> {
+        self.lock().iter().filter(|call| call.verb == verb).map(|call| call.key.clone()).collect()
+    }
+
+    /// How often this verb was called with a key that begins with `prefix`.
+    pub fn count(&self, verb: Verb, prefix: &str) -> usize {
+        self.lock().iter().filter(|call| call.verb == verb && call.key.starts_with(prefix)).count()
+    }
+
+    /// Bytes that went over this verb.
+    pub fn bytes(&self, verb: Verb) -> u64 {
+        self.lock().iter().filter(|call| call.verb == verb).map(|call| call.amount).sum()
+    }
+
+    /// The whole log.
+    pub fn log(&self) -> Vec<Call> {
+        self.lock().clone()
+    }
+
+    /// Forgets what was recorded so far.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note<T>(&self, verb: Verb, key: &str, result: &Result<T, StoreError>, amount: impl Fn(&T) -> u64) {
+        let amount = result.as_ref().map_or(0, amount);
+        self.lock().push(Call { verb, key: key.to_owned(), amount, ok: result.is_ok() });
+    }
+}
+
+impl<S: Store> Store for Record<S> {
+    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
+        let len = bytes.len() as u64;
+        let result = self.inner.put(key, bytes);
+        self.note(Verb::Put, key, &result, |_| len);
+        result
+    }
+
+    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        let result = self.inner.get(key);
+        self.note(Verb::Get, key, &result, |bytes| bytes.len() as u64);
+        result
+    }
+
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        let result = self.inner.get_range(key, offset, len);
+        self.note(Verb::GetRange, key, &result, |bytes| bytes.len() as u64);
+        result
+    }
+
+    fn size(&self, key: &str) -> Result<u64, StoreError> {
+        let result = self.inner.size(key);
+        self.note(Verb::Size, key, &result, |_| 0);
+        result
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut listed = 0;
+        let result = self.inner.list(prefix, &mut |object| {
+            listed += 1;
+            each(object)
+        });
+        self.note(Verb::List, prefix, &result, |()| listed);
+        result
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let result = self.inner.delete(key);
+        self.note(Verb::Delete, key, &result, |()| 0);
+        result
+    }
+
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mem::MemStore;
+    use super::*;
+
+    #[test]
+    fn what_was_asked_can_be_read_afterwards() {
+        let store = Record::new(MemStore::new());
+        store.put("a/1", Bytes::from_static(b"123")).unwrap();
+        store.get("a/1").unwrap();
+        store.get("a/2").unwrap_err();
+        store.get_range("a/1", 1, 2).unwrap();
+        store.list("a/", &mut |_| Ok(())).unwrap();
+        assert_eq!(store.calls(Verb::Get), ["a/1", "a/2"]);
+        assert_eq!((store.bytes(Verb::Get), store.bytes(Verb::GetRange)), (3, 2));
+        assert_eq!(store.count(Verb::Put, "a/"), 1);
+        assert_eq!(
+            store.log().last(),
+            Some(&Call { verb: Verb::List, key: "a/".into(), amount: 1, ok: true })
+        );
+        store.clear();
+        assert!(store.log().is_empty());
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        crate::store::suite::run(&Record::new(MemStore::new()));
+    }
+}
