@@ -10,10 +10,14 @@
 pub mod api;
 pub mod certificate;
 pub mod clean;
+pub mod compare;
 pub mod discovery;
 pub mod graph;
 pub mod kinds;
 pub mod object;
+pub mod order;
 pub mod point;
 pub mod refs;
 pub mod selector;
+pub mod transform;
+pub mod yaml;
