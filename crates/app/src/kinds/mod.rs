@@ -171,12 +171,114 @@ pub const PLAIN: KindInfo = KindInfo {
     hold: None,
 };
 
+mod api_service;
+mod class;
+mod cluster_role;
+mod cluster_role_binding;
+mod config_map;
+mod controller_revision;
+mod cron_job;
+pub mod custom_resource_definition;
+mod daemon_set;
 mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod gateway;
+mod horizontal_pod_autoscaler;
+mod ingress;
+mod job;
+mod limits;
+mod namespace;
+mod network_policy;
+mod passing;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
+mod pod_disruption_budget;
+mod pod_template;
+mod replica_set;
+mod replication_controller;
+mod role;
+mod role_binding;
 mod secret;
+mod service;
+mod service_account;
+mod stateful_set;
+mod storage_class;
+mod volume_snapshot;
+mod webhook_configuration;
 
 /// Every kind that has a file.
-pub static TABLE: &[&KindInfo] = &[&deployment::KIND, &pod::KIND, &secret::KIND];
+pub static TABLE: &[&KindInfo] = &[
+    &api_service::KIND,
+    &class::PRIORITY,
+    &class::RUNTIME,
+    &class::INGRESS,
+    &class::VOLUME_ATTRIBUTES,
+    &class::GATEWAY,
+    &class::DEVICE,
+    &class::CSI_DRIVER,
+    &cluster_role::KIND,
+    &cluster_role_binding::KIND,
+    &config_map::KIND,
+    &controller_revision::KIND,
+    &cron_job::KIND,
+    &custom_resource_definition::KIND,
+    &daemon_set::KIND,
+    &deployment::KIND,
+    &endpoint_slice::KIND,
+    &endpoints::KIND,
+    &gateway::GATEWAY,
+    &gateway::HTTP_ROUTE,
+    &gateway::GRPC_ROUTE,
+    &gateway::TCP_ROUTE,
+    &gateway::TLS_ROUTE,
+    &gateway::UDP_ROUTE,
+    &gateway::GRANT,
+    &horizontal_pod_autoscaler::KIND,
+    &ingress::KIND,
+    &job::KIND,
+    &limits::QUOTA,
+    &limits::RANGE,
+    &namespace::KIND,
+    &network_policy::KIND,
+    &passing::EVENT,
+    &passing::LEASE,
+    &passing::LEASE_CANDIDATE,
+    &passing::POD_METRICS,
+    &passing::NODE_METRICS,
+    &passing::COMPONENT_STATUS,
+    &passing::SIGNING_REQUEST,
+    &passing::VOLUME_ATTACHMENT,
+    &passing::NODE,
+    &passing::CSI_NODE,
+    &passing::CSI_CAPACITY,
+    &passing::RESOURCE_SLICE,
+    &passing::STORAGE_VERSION,
+    &passing::IP_ADDRESS,
+    &passing::SERVICE_CIDR,
+    &passing::FLOW_SCHEMA,
+    &passing::PRIORITY_LEVEL,
+    &persistent_volume::KIND,
+    &persistent_volume_claim::KIND,
+    &pod::KIND,
+    &pod_disruption_budget::KIND,
+    &pod_template::KIND,
+    &replica_set::KIND,
+    &replication_controller::KIND,
+    &role::KIND,
+    &role_binding::KIND,
+    &secret::KIND,
+    &service::KIND,
+    &service_account::KIND,
+    &stateful_set::KIND,
+    &storage_class::KIND,
+    &volume_snapshot::SNAPSHOT,
+    &volume_snapshot::CONTENT,
+    &volume_snapshot::CLASS,
+    &webhook_configuration::VALIDATING,
+    &webhook_configuration::MUTATING,
+];
 
 mod custom;
 pub(crate) mod podspec;
@@ -195,6 +297,32 @@ pub fn lookup(group: &str, kind: &str) -> &'static KindInfo {
 pub fn of(object: &Object) -> &'static KindInfo {
     let gvk = object.gvk();
     lookup(&gvk.group, &gvk.kind)
+}
+
+/// What every kind with replicas says of itself: seen by its controller, and enough of them ready.
+fn replicas_ready(object: &Value, wanted: i64, ready: i64) -> Readiness {
+    let number = |at: &str| object.pointer(at).and_then(Value::as_i64);
+    let generation = number("/metadata/generation").unwrap_or(0);
+    if number("/status/observedGeneration").is_some_and(|seen| seen < generation) {
+        return Readiness::Waiting("its controller has not seen it yet".into());
+    }
+    if ready < wanted {
+        Readiness::Waiting(format!("{ready} of {wanted} replicas are ready"))
+    } else {
+        Readiness::Ready
+    }
+}
+
+/// The Service that a webhook, a converter or an API group is called at.
+fn called_service(object: &Object, at: &str, found: &mut Vec<Found>) {
+    let text = |name: &str| object.at(at).and_then(|s| s.get(name)).and_then(Value::as_str).unwrap_or("");
+    if !text("name").is_empty() {
+        found.push(Found::object(
+            ObjectKey::new("", "Service", text("namespace"), text("name")),
+            RefKind::Calls,
+            at,
+        ));
+    }
 }
 
 #[cfg(test)]

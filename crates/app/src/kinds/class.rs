@@ -1,0 +1,63 @@
+//! Classes that objects name and the cluster's administrator provides: stored with the application that uses
+//! them, restored where they are absent.
+
+use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use crate::object::Object;
+
+/// PriorityClass.
+pub static PRIORITY: KindInfo = KindInfo {
+    group: "scheduling.k8s.io",
+    kind: "PriorityClass",
+    order: Order::Class,
+    keep: keep_priority,
+    ..PLAIN
+};
+/// RuntimeClass.
+pub static RUNTIME: KindInfo =
+    KindInfo { group: "node.k8s.io", kind: "RuntimeClass", order: Order::Class, ..PLAIN };
+/// IngressClass.
+pub static INGRESS: KindInfo = KindInfo {
+    group: "networking.k8s.io",
+    kind: "IngressClass",
+    order: Order::Class,
+    also: &["extensions"],
+    ..PLAIN
+};
+/// VolumeAttributesClass.
+pub static VOLUME_ATTRIBUTES: KindInfo =
+    KindInfo { group: "storage.k8s.io", kind: "VolumeAttributesClass", order: Order::Class, ..PLAIN };
+/// GatewayClass.
+pub static GATEWAY: KindInfo =
+    KindInfo { group: "gateway.networking.k8s.io", kind: "GatewayClass", order: Order::Class, ..PLAIN };
+/// DeviceClass.
+pub static DEVICE: KindInfo =
+    KindInfo { group: "resource.k8s.io", kind: "DeviceClass", order: Order::Class, ..PLAIN };
+/// CSIDriver.
+pub static CSI_DRIVER: KindInfo =
+    KindInfo { group: "storage.k8s.io", kind: "CSIDriver", order: Order::Class, keep: keep_driver, ..PLAIN };
+
+fn keep_priority(class: &Object, _: Lookup<'_>) -> Keep {
+    if class.name().starts_with("system-") { Keep::No("it comes with every cluster") } else { Keep::Yes }
+}
+
+fn keep_driver(_: &Object, _: Lookup<'_>) -> Keep {
+    Keep::No("it is installed with its driver")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::kept;
+    use serde_json::json;
+
+    #[test]
+    fn what_comes_with_the_cluster_or_its_driver_is_expected_there() {
+        let of = |api: &str, kind: &str, name: &str| {
+            kept(&json!({"apiVersion":api,"kind":kind,"metadata":{"name":name}}))
+        };
+        assert!(matches!(of("scheduling.k8s.io/v1", "PriorityClass", "system-node-critical"), Keep::No(_)));
+        assert_eq!(of("scheduling.k8s.io/v1", "PriorityClass", "high"), Keep::Yes);
+        assert!(matches!(of("storage.k8s.io/v1", "CSIDriver", "x"), Keep::No(_)));
+        assert_eq!(of("networking.k8s.io/v1", "IngressClass", "nginx"), Keep::Yes);
+    }
+}

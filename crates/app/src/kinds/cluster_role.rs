@@ -1,0 +1,39 @@
+//! ClusterRole: what may be done anywhere. The built-in ones come with the cluster.
+
+use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use crate::object::Object;
+
+/// ClusterRole.
+pub static KIND: KindInfo =
+    KindInfo { group: super::role_binding::GROUP, kind: "ClusterRole", order: Order::Role, keep, ..PLAIN };
+
+/// Built-in roles and bindings carry this label; `system:` is reserved for them.
+pub(super) fn keep(object: &Object, _: Lookup<'_>) -> Keep {
+    let is_built_in = object.label("kubernetes.io/bootstrapping") == Some("rbac-defaults")
+        || object.name().starts_with("system:");
+    if is_built_in { Keep::No("it comes with every cluster") } else { Keep::Yes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::testing::kept;
+    use serde_json::json;
+
+    #[test]
+    fn built_in_roles_are_the_clusters() {
+        let of = |kind: &str, name: &str, labels: serde_json::Value| {
+            kept(
+                &json!({"apiVersion":"rbac.authorization.k8s.io/v1","kind":kind,"metadata":{"name":name,"labels":labels}}),
+            )
+        };
+        for kind in ["ClusterRole", "ClusterRoleBinding"] {
+            assert!(matches!(
+                of(kind, "view", json!({"kubernetes.io/bootstrapping":"rbac-defaults"})),
+                Keep::No(_)
+            ));
+            assert!(matches!(of(kind, "system:node", json!({})), Keep::No(_)));
+            assert_eq!(of(kind, "operator", json!({})), Keep::Yes);
+        }
+    }
+}

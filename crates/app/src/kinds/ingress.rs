@@ -1,0 +1,101 @@
+//! Ingress: host names and paths to Services, with the certificates of the hosts.
+
+use serde_json::Value;
+
+use super::{KindInfo, Order, PLAIN, Readiness, To, rule};
+use crate::graph::RefKind;
+use crate::object::{Object, ObjectKey};
+use crate::refs::Found;
+
+const SERVICE: To = To::Here("", "Service");
+
+/// Ingress.
+pub static KIND: KindInfo = KindInfo {
+    group: "networking.k8s.io",
+    kind: "Ingress",
+    also: &["extensions"],
+    order: Order::Front,
+    refs: &[
+        rule("/spec/rules/*/http/paths/*/backend/service/name", SERVICE, RefKind::Routes),
+        rule("/spec/defaultBackend/service/name", SERVICE, RefKind::Routes),
+        // Before networking.k8s.io/v1.
+        rule("/spec/rules/*/http/paths/*/backend/serviceName", SERVICE, RefKind::Routes),
+        rule("/spec/backend/serviceName", SERVICE, RefKind::Routes),
+        rule("/spec/tls/*/secretName", To::Here("", "Secret"), RefKind::Secret),
+        rule("/spec/ingressClassName", To::Cluster("networking.k8s.io", "IngressClass"), RefKind::Class),
+    ],
+    find: Some(find),
+    ready,
+    ..PLAIN
+};
+
+/// Secrets that the usual controllers read from annotations, as `name` or `namespace/name`.
+const SECRETS: &[&str] = &[
+    "nginx.ingress.kubernetes.io/auth-secret",
+    "nginx.ingress.kubernetes.io/auth-tls-secret",
+    "nginx.ingress.kubernetes.io/proxy-ssl-secret",
+];
+
+fn find(ingress: &Object, found: &mut Vec<Found>) {
+    for annotation in SECRETS {
+        if let Some(value) = ingress.annotation(annotation).filter(|v| !v.is_empty()) {
+            let (namespace, name) = value.split_once('/').unwrap_or((ingress.namespace(), value));
+            let at = format!("/metadata/annotations/{}", crate::refs::escape(annotation));
+            found.push(Found::object(ObjectKey::new("", "Secret", namespace, name), RefKind::Secret, at));
+        }
+    }
+    if let Some(class) = ingress.annotation("kubernetes.io/ingress.class") {
+        // The annotation named a controller before there were classes: a class of that name need not exist.
+        let key = ObjectKey::new("networking.k8s.io", "IngressClass", "", class);
+        found.push(
+            Found::object(key, RefKind::Class, "/metadata/annotations/kubernetes.io~1ingress.class")
+                .optional(),
+        );
+    }
+}
+
+fn ready(ingress: &Value) -> Readiness {
+    let has_address = ingress
+        .pointer("/status/loadBalancer/ingress")
+        .and_then(Value::as_array)
+        .is_some_and(|i| !i.is_empty());
+    if has_address {
+        Readiness::Ready
+    } else {
+        Readiness::Waiting("no controller has given it an address".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::testing::refs;
+    use serde_json::json;
+
+    #[test]
+    fn backends_certificates_and_class_of_both_generations() {
+        let new = json!({"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"namespace":"shop","name":"i",
+            "annotations":{"nginx.ingress.kubernetes.io/auth-secret":"other/users","kubernetes.io/ingress.class":"nginx"}},"spec":{
+            "ingressClassName":"nginx","tls":[{"secretName":"tls"}],"defaultBackend":{"service":{"name":"web"}},
+            "rules":[{"http":{"paths":[{"backend":{"service":{"name":"api"}}}]}}]}});
+        assert_eq!(
+            refs(&new),
+            [
+                "Service shop/api routes /spec/rules/0/http/paths/0/backend/service/name",
+                "Service shop/web routes /spec/defaultBackend/service/name",
+                "Secret shop/tls secret /spec/tls/0/secretName",
+                "IngressClass nginx class /spec/ingressClassName",
+                "Secret other/users secret /metadata/annotations/nginx.ingress.kubernetes.io~1auth-secret",
+                "IngressClass nginx class optional /metadata/annotations/kubernetes.io~1ingress.class",
+            ]
+        );
+        let old = json!({"apiVersion":"extensions/v1beta1","kind":"Ingress","metadata":{"namespace":"shop","name":"i"},"spec":{
+            "backend":{"serviceName":"web"},"rules":[{"http":{"paths":[{"backend":{"serviceName":"api"}}]}}]}});
+        assert_eq!(
+            refs(&old),
+            [
+                "Service shop/api routes /spec/rules/0/http/paths/0/backend/serviceName",
+                "Service shop/web routes /spec/backend/serviceName",
+            ]
+        );
+    }
+}
