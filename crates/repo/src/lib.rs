@@ -12,18 +12,40 @@
 //!
 //! Everything is synchronous and uses threads; nothing here needs an async runtime around it.
 
+mod cbor;
+mod chunk;
+mod commit;
+mod crypto;
+mod engine;
 pub mod env;
 pub mod error;
 pub mod id;
+pub mod index;
+mod lru;
 pub mod monitor;
 pub mod object;
+pub mod pack;
+pub mod reader;
+mod repo;
 pub mod store;
+mod stream;
+pub mod tree;
+pub mod writer;
 
+pub use chunk::{ChunkBytes, Chunker};
+pub use crypto::{Kdf, Passphrase};
 pub use env::{Cancel, Env, Timestamp};
 pub use error::Error;
 pub use id::{ChunkId, CommitId, PackId, RepositoryId, SegmentId};
+pub use index::Location;
 pub use monitor::{Counts, Finding, Outcome, Progress, Severity};
 pub use object::{
     Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Root, Summary,
     TreeEntry,
 };
+pub use pack::Lane;
+pub use reader::{Extents, Reader, ReaderOptions, StreamExtent, StreamReader};
+pub use repo::{FORMAT_VERSION, InitOptions, KeyInfo, Repository};
+pub use stream::StreamWriter;
+pub use tree::{TreeReader, TreeWriter, walk_order};
+pub use writer::{Ticket, Writer, WriterOptions};

@@ -1,0 +1,511 @@
+//! The index: which pack holds which chunk.
+//!
+//! Segments lie in the store, each listing whole packs. In memory they become one sorted array of 28 bytes a
+//! chunk (450 MB for a terabyte of plain data): the first 16 bytes of the id, the pack, and the place in it.
+//! Ids are keyed hashes, so 16 bytes tell 2^64 chunks apart by chance, and a reader verifies the whole id on
+//! every chunk it opens. A chunk listed by several segments keeps all its places: any of them serves.
+//!
+//! A damaged segment costs what only it names, not the repository: it is left out, reported as a finding,
+//! and remembered, so that a chunk nobody else names is reported together with it.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::crypto::Keys;
+use crate::error::Error;
+use crate::id::{ChunkId, INDEX, PACKS, PackId, SegmentId};
+use crate::monitor::Finding;
+use crate::pack::{PACK_BYTES_MAX, check_place, read_u32};
+use crate::store::Store;
+
+/// No segment lists more.
+pub(crate) const SEGMENT_CHUNKS_MAX: usize = 1_000_000;
+
+const PACK_LEN: usize = 36;
+const CHUNK_LEN: usize = 48;
+
+/// Where a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// Where its sealed bytes begin in the pack.
+    pub offset: u32,
+    /// How many they are.
+    pub sealed: u32,
+    /// How many plain bytes they stand for.
+    pub plain: u32,
+}
+
+/// A chunk in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentChunk {
+    /// The chunk.
+    pub id: ChunkId,
+    /// Which pack, in the segment's table.
+    pub pack: u32,
+    /// Where its sealed bytes begin in the pack.
+    pub offset: u32,
+    /// How many they are.
+    pub sealed: u32,
+    /// How many plain bytes they stand for.
+    pub plain: u32,
+}
+
+/// An index segment, decoded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Pack and its size.
+    pub packs: Vec<(PackId, u32)>,
+    /// Ascending by id.
+    pub chunks: Vec<SegmentChunk>,
+}
+
+impl Segment {
+    /// The body of the segment object.
+    pub(crate) fn encode(&mut self) -> Result<Vec<u8>, Error> {
+        self.chunks.sort_unstable_by_key(|chunk| (chunk.id, chunk.pack, chunk.offset));
+        let counts = [self.packs.len(), self.chunks.len()].map(u32::try_from);
+        let [Ok(packs), Ok(chunks)] = counts else {
+            return Err(Error::failed("an index segment grew beyond its limits"));
+        };
+        let mut body = Vec::with_capacity(8 + self.packs.len() * PACK_LEN + self.chunks.len() * CHUNK_LEN);
+        body.extend(packs.to_le_bytes());
+        body.extend(chunks.to_le_bytes());
+        for (id, size) in &self.packs {
+            body.extend(id.as_bytes());
+            body.extend(size.to_le_bytes());
+        }
+        for chunk in &self.chunks {
+            body.extend(chunk.id.as_bytes());
+            for number in [chunk.pack, chunk.offset, chunk.sealed, chunk.plain] {
+                body.extend(number.to_le_bytes());
+            }
+        }
+        // Said twice: what we write must be what a reader takes.
+        let view = SegmentView::parse(&body).map_err(|what| Error::failed(format!("own index: {what}")))?;
+        view.chunks(|_| ()).map_err(|what| Error::failed(format!("own index: {what}")))?;
+        Ok(body)
+    }
+
+    /// Its inverse.
+    pub(crate) fn decode(body: &[u8]) -> Result<Segment, String> {
+        let view = SegmentView::parse(body)?;
+        let mut chunks = Vec::with_capacity(view.chunks.len());
+        view.chunks(|chunk| chunks.push(chunk))?;
+        Ok(Segment { packs: view.packs().collect(), chunks })
+    }
+}
+
+/// A segment's tables where they lie.
+struct SegmentView<'b> {
+    packs: &'b [[u8; PACK_LEN]],
+    chunks: &'b [[u8; CHUNK_LEN]],
+}
+
+impl<'b> SegmentView<'b> {
+    fn parse(body: &'b [u8]) -> Result<SegmentView<'b>, String> {
+        let Some((counts, tables)) = body.split_first_chunk::<8>() else {
+            return Err("its body is too short".into());
+        };
+        let (packs, chunks) = (read_u32(counts, 0) as usize, read_u32(counts, 4) as usize);
+        if chunks > SEGMENT_CHUNKS_MAX || packs > chunks {
+            return Err(format!("{packs} packs and {chunks} chunks (at most {SEGMENT_CHUNKS_MAX})"));
+        }
+        let Some((packs, chunks)) =
+            tables.split_at_checked(packs * PACK_LEN).filter(|(_, rest)| rest.len() == chunks * CHUNK_LEN)
+        else {
+            return Err("its tables are not as long as it says".into());
+        };
+        let view = SegmentView { packs: packs.as_chunks().0, chunks: chunks.as_chunks().0 };
+        if view.packs().any(|(_, size)| size as usize > PACK_BYTES_MAX) {
+            return Err("a pack above 64 MiB".into());
+        }
+        Ok(view)
+    }
+
+    fn packs(&self) -> impl Iterator<Item = (PackId, u32)> {
+        self.packs.iter().map(|line| {
+            let (id, _) = line.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
+            (PackId(*id), read_u32(line, 32))
+        })
+    }
+
+    /// Hands out the chunks, each checked against its pack and its neighbour.
+    fn chunks(&self, mut each: impl FnMut(SegmentChunk)) -> Result<(), String> {
+        let mut last = None;
+        for line in self.chunks {
+            let (id, _) = line.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
+            let chunk = SegmentChunk {
+                id: ChunkId(*id),
+                pack: read_u32(line, 32),
+                offset: read_u32(line, 36),
+                sealed: read_u32(line, 40),
+                plain: read_u32(line, 44),
+            };
+            let Some(pack) = self.packs.get(chunk.pack as usize) else {
+                return Err("a chunk in a pack that is not listed".into());
+            };
+            check_place(chunk.offset, chunk.sealed, chunk.plain, read_u32(pack, 32) as usize)?;
+            let order = (chunk.id, chunk.pack, chunk.offset);
+            if last.is_some_and(|last| last >= order) {
+                return Err("chunks that do not ascend".into());
+            }
+            last = Some(order);
+            each(chunk);
+        }
+        Ok(())
+    }
+}
+
+/// One place of one chunk: 28 bytes.
+#[derive(Clone, Copy)]
+#[repr(Rust, packed(4))]
+struct Line {
+    /// The first 16 bytes of the id, big-endian, so that order is that of the ids.
+    high: u64,
+    low: u64,
+    /// Offset (26 bits), sealed length (19 bits) and plain length less one (18 bits).
+    place: u64,
+    pack: u32,
+}
+
+const _: () = assert!(size_of::<Line>() == 28);
+
+impl Line {
+    fn key(&self) -> (u64, u64) {
+        (self.high, self.low)
+    }
+}
+
+fn key_of(id: &ChunkId) -> (u64, u64) {
+    let [high, low, ..] = id.0.as_chunks::<8>().0 else { return (0, 0) };
+    (u64::from_be_bytes(*high), u64::from_be_bytes(*low))
+}
+
+/// All segments, merged.
+#[derive(Default)]
+pub struct Index {
+    lines: Vec<Line>,
+    /// Where in `lines` the ids begin whose first `prefix_bits` bits are the position.
+    starts: Vec<u32>,
+    prefix_bits: u32,
+    packs: Vec<(PackId, u32)>,
+    /// Numbers of `packs`, by id.
+    by_id: Vec<u32>,
+    /// Packs that are not in the store as promised: one bit each. Empty: not looked.
+    absent: Vec<u64>,
+    damaged: Vec<SegmentId>,
+    segments: usize,
+    findings: Vec<Finding>,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index")
+            .field("segments", &self.segments)
+            .field("packs", &self.packs.len())
+            .field("chunks", &self.lines.len())
+            .field("damaged", &self.damaged)
+            .finish()
+    }
+}
+
+/// How many segments are fetched at a time: over a network the latency is what counts.
+const FETCHERS: usize = 8;
+
+impl Index {
+    /// Reads all segments of the store.
+    pub(crate) fn load(store: &dyn Store, keys: &Keys) -> Result<Index, Error> {
+        let mut names = Vec::new();
+        store.list(INDEX, &mut |object| {
+            // A foreign name in the folder is for `check` to report; it can name no chunk for us.
+            names.extend(SegmentId::from_key(&object.key));
+            Ok(())
+        })?;
+        let merged = Mutex::new((Index::default(), HashMap::new()));
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
+        let next = AtomicUsize::new(0);
+        let fetch = || {
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let lock = || merged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                match fetch_segment(store, name) {
+                    Ok(mut bytes) => {
+                        // Opened before the lock is taken: threads meet only to merge.
+                        let view = keys.open_segment(&mut bytes).and_then(SegmentView::parse);
+                        let (index, known) = &mut *lock();
+                        if let Err(what) = view.and_then(|view| index.append(&view, known)) {
+                            index.leave_out(*name, &what);
+                        }
+                    }
+                    Err(error) if error.is_damage() => lock().0.leave_out(*name, &error.to_string()),
+                    // Not being able to look is not damage: deciding without it could store all again.
+                    Err(error) => {
+                        failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+                        next.store(names.len(), Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..FETCHERS.min(names.len()) {
+                scope.spawn(fetch);
+            }
+            fetch();
+        });
+        if let Some(error) = failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            return Err(error);
+        }
+        let (mut index, _) = merged.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        index.segments = names.len();
+        index.arrange();
+        Ok(index)
+    }
+
+    fn leave_out(&mut self, name: SegmentId, what: &str) {
+        self.damaged.push(name);
+        self.findings.push(Finding::error(
+            "segment-damaged",
+            name.key(),
+            format!(
+                "{what}; chunks that only this index segment names cannot be found until it is rebuilt from the packs"
+            ),
+        ));
+    }
+
+    fn append(&mut self, view: &SegmentView<'_>, known: &mut HashMap<PackId, u32>) -> Result<(), String> {
+        let (lines, packs) = (self.lines.len(), self.packs.len());
+        let mut numbers = Vec::with_capacity(view.packs.len());
+        for (id, size) in view.packs() {
+            let number = *known.entry(id).or_insert_with(|| {
+                self.packs.push((id, size));
+                self.packs.len() as u32 - 1
+            });
+            numbers.push(number);
+        }
+        self.lines.reserve(view.chunks.len());
+        let outcome = view.chunks(|chunk| {
+            let (high, low) = key_of(&chunk.id);
+            let place = u64::from(chunk.offset) << 37
+                | u64::from(chunk.sealed) << 18
+                | u64::from(chunk.plain.saturating_sub(1));
+            let pack = numbers.get(chunk.pack as usize).copied().unwrap_or(0);
+            self.lines.push(Line { high, low, place, pack });
+        });
+        if outcome.is_err() {
+            // All of a segment or nothing of it.
+            self.lines.truncate(lines);
+            for (id, _) in self.packs.drain(packs..) {
+                known.remove(&id);
+            }
+        }
+        outcome
+    }
+
+    fn arrange(&mut self) {
+        let whole = |line: &Line| (line.high, line.low, line.pack, line.place);
+        self.lines.sort_unstable_by_key(whole);
+        self.lines.dedup_by_key(|line| whole(line));
+        self.lines.shrink_to_fit();
+        self.by_id = (0..self.packs.len() as u32).collect();
+        let packs = &self.packs;
+        self.by_id.sort_unstable_by_key(|number| packs[*number as usize].0);
+        // About 16 lines for each prefix.
+        self.prefix_bits = (self.lines.len() as u64 / 16).checked_ilog2().unwrap_or(0);
+        self.starts = Vec::with_capacity((1 << self.prefix_bits) + 1);
+        for (at, line) in self.lines.iter().enumerate() {
+            let bucket = self.bucket(line.high);
+            while self.starts.len() <= bucket {
+                self.starts.push(at as u32);
+            }
+        }
+        self.starts.resize((1 << self.prefix_bits) + 1, self.lines.len() as u32);
+    }
+
+    fn bucket(&self, high: u64) -> usize {
+        // A shift by 64 is no shift in Rust; no bits means one bucket.
+        high.checked_shr(64 - self.prefix_bits).unwrap_or(0) as usize
+    }
+
+    /// The places of a chunk, present or not.
+    fn find(&self, id: &ChunkId) -> &[Line] {
+        let key = key_of(id);
+        let bucket = self.bucket(key.0);
+        let range = match (self.starts.get(bucket), self.starts.get(bucket + 1)) {
+            (Some(start), Some(end)) => *start as usize..*end as usize,
+            _ => return &[],
+        };
+        let lines = self.lines.get(range).unwrap_or_default();
+        let start = lines.partition_point(|line| line.key() < key);
+        let rest = &lines[start..];
+        let count = rest.iter().take_while(|line| line.key() == key).count();
+        &rest[..count]
+    }
+
+    fn is_absent(&self, pack: u32) -> bool {
+        let word = self.absent.get(pack as usize / 64).copied().unwrap_or(0);
+        word >> (pack % 64) & 1 == 1
+    }
+
+    /// The number of a pack that holds the chunk and was not found missing.
+    pub(crate) fn pack_with(&self, id: &ChunkId) -> Option<u32> {
+        self.find(id).iter().map(|line| line.pack).find(|pack| !self.is_absent(*pack))
+    }
+
+    /// All places of a chunk, as (number of the pack, place).
+    pub(crate) fn places(&self, id: &ChunkId) -> impl Iterator<Item = (u32, Location)> {
+        self.find(id).iter().map(|line| {
+            let (place, pack) = (line.place, line.pack);
+            let location = Location {
+                pack: self.packs.get(pack as usize).map_or(PackId::ZERO, |(id, _)| *id),
+                offset: (place >> 37) as u32,
+                sealed: (place >> 18) as u32 & 0x7_ffff,
+                plain: (place as u32 & 0x3_ffff) + 1,
+            };
+            (pack, location)
+        })
+    }
+
+    /// A pack by its number.
+    pub(crate) fn pack(&self, number: u32) -> Option<(PackId, u32)> {
+        self.packs.get(number as usize).copied()
+    }
+
+    fn number_of(&self, id: &PackId) -> Option<u32> {
+        let at = self.by_id.binary_search_by_key(id, |number| self.packs[*number as usize].0).ok()?;
+        self.by_id.get(at).copied()
+    }
+
+    /// Looks which of the packs are in the store with the promised size, so that a new write does not rely on
+    /// one that is gone (R3), and stores its chunks again instead.
+    pub(crate) fn look_for_packs(&mut self, store: &dyn Store) -> Result<(), Error> {
+        if self.packs.is_empty() {
+            return Ok(());
+        }
+        let mut absent = vec![u64::MAX; self.packs.len().div_ceil(64)];
+        store.list(PACKS, &mut |object| {
+            let number = PackId::from_key(&object.key).and_then(|id| self.number_of(&id));
+            if let Some(number) = number
+                && u64::from(self.packs[number as usize].1) == object.size
+            {
+                absent[number as usize / 64] &= !(1 << (number % 64));
+            }
+            Ok(())
+        })?;
+        self.absent = absent;
+        for number in 0..self.packs.len() as u32 {
+            if self.is_absent(number) {
+                let key = self.packs[number as usize].0.key();
+                self.findings.push(Finding::error(
+                    "pack-missing",
+                    key,
+                    "the index promises chunks in this pack, and it is gone or of another size; content that is still there is stored again",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many packs it names.
+    pub fn pack_count(&self) -> usize {
+        self.packs.len()
+    }
+
+    /// How many places of chunks it names.
+    pub fn chunk_count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// How many segments there are, damaged ones included.
+    pub fn segment_count(&self) -> usize {
+        self.segments
+    }
+
+    /// Segments that could not be read.
+    pub fn damaged(&self) -> &[SegmentId] {
+        &self.damaged
+    }
+
+    /// What was found while reading it.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+}
+
+fn fetch_segment(store: &dyn Store, name: &SegmentId) -> Result<Vec<u8>, Error> {
+    let bytes = store.get(&name.key())?;
+    if *blake3::hash(&bytes).as_bytes() != name.0 {
+        return Err(Error::damaged(name.key(), "its bytes do not hash to its name"));
+    }
+    Ok(Vec::from(bytes))
+}
+
+/// A set of packs by their numbers, which many threads add to.
+pub(crate) struct PackSet(Vec<AtomicU64>);
+
+impl PackSet {
+    pub(crate) fn of(index: &Index) -> PackSet {
+        PackSet((0..index.packs.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    pub(crate) fn insert(&self, number: u32) {
+        if let Some(word) = self.0.get(number as usize / 64) {
+            let bit = 1 << (number % 64);
+            // Reading first keeps the cache line shared: most chunks lie in packs already marked.
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().enumerate().flat_map(|(at, word)| {
+            let word = word.load(Ordering::Relaxed);
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        })
+    }
+}
+
+/// That every pack a write relies on is still there with the promised size (R3). One call for each pack, or
+/// one listing, whichever is fewer.
+pub(crate) fn check_packs(store: &dyn Store, index: &Index, touched: &PackSet) -> Result<(), Error> {
+    let mut wanted: HashMap<PackId, u32> =
+        touched.numbers().filter_map(|number| index.pack(number)).collect();
+    let gone = |id: &PackId, what: String| {
+        Error::missing(
+            id.key(),
+            format!(
+                "{what}; this write relied on it. Nothing was committed; run it again to store that content anew"
+            ),
+        )
+    };
+    // A listing answers up to 1,000 objects a call.
+    if wanted.len() <= index.pack_count().div_ceil(1_000) {
+        for (id, promised) in &wanted {
+            match store.size(&id.key()) {
+                Ok(size) if size == u64::from(*promised) => {}
+                Ok(size) => {
+                    return Err(gone(id, format!("it has {size} bytes, the index promises {promised}")));
+                }
+                Err(crate::store::StoreError::NotFound { .. }) => {
+                    return Err(gone(id, "it is no longer there".into()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        return Ok(());
+    }
+    store.list(PACKS, &mut |object| {
+        if let Some(id) = PackId::from_key(&object.key)
+            && wanted.get(&id).is_some_and(|promised| u64::from(*promised) == object.size)
+        {
+            wanted.remove(&id);
+        }
+        Ok(())
+    })?;
+    match wanted.keys().min() {
+        None => Ok(()),
+        Some(id) => Err(gone(id, format!("{} pack(s) are gone or of another size", wanted.len()))),
+    }
+}

@@ -1,0 +1,669 @@
+//! Reads chunks and streams back: found in the index, fetched in runs, opened, decompressed, verified.
+//!
+//! - Every byte is authenticated by its pack's key, and every chunk's id is computed again (R4). What does not
+//!   fit is named, with pack and chunk, and never returned. If the index knows another place of the chunk,
+//!   that is tried first.
+//! - Memory is `memory_bytes` (R6): decoded chunks that are asked for one by one stay for the next asker, and
+//!   over a network a window around them; streams read ahead a few batches and keep nothing.
+//! - Many threads may read at once; no lock is held while something is fetched, opened or decompressed.
+
+use std::collections::VecDeque;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::crypto::{ChunkIds, PACK_HEADER_LEN, PackOpener};
+use crate::env::Cancel;
+use crate::error::Error;
+use crate::id::{ChunkId, CommitId, PackId};
+use crate::index::{Index, Location};
+use crate::lru::Lru;
+use crate::monitor::Finding;
+use crate::object::{CHUNK_BYTES_MAX, Capability, ManifestEntry, NODE_REFS_MAX, Root};
+use crate::pack::{Decompressor, check_header};
+use crate::repo::Repository;
+use crate::store::StoreError;
+use crate::stream::REF_LEN;
+use crate::tree::{TreeReader, read_manifest};
+
+/// How a reader works.
+#[derive(Debug, Clone)]
+pub struct ReaderOptions {
+    /// Threads that read ahead in streams; 0: one for each processor.
+    pub threads: usize,
+    /// Bytes of memory for chunks that are kept.
+    pub memory_bytes: usize,
+    /// How much is fetched around a single chunk. `None`: 1 MiB over a network, nothing more locally.
+    pub window_bytes: Option<usize>,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> ReaderOptions {
+        ReaderOptions { threads: 0, memory_bytes: 32 << 20, window_bytes: None, cancel: Cancel::default() }
+    }
+}
+
+/// A stream is read ahead in batches of this many plain bytes.
+const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_CHUNKS: usize = 64;
+/// Between two chunks of a batch, so many bytes are fetched in vain rather than asked for apart.
+const GAP_LOCAL: u32 = 32 << 10;
+const GAP_REMOTE: u32 = 256 << 10;
+/// Keys of packs that are kept: about 1 KiB each.
+const OPENERS: usize = 2_048;
+const NAP: Duration = Duration::from_millis(50);
+
+/// Reads what was committed. Clones are not needed: many threads may use one.
+pub struct Reader {
+    core: Arc<Core>,
+    ahead: Ahead,
+}
+
+struct Core {
+    repo: Repository,
+    index: Index,
+    ids: ChunkIds,
+    cancel: Cancel,
+    remote: bool,
+    window: usize,
+    decoded: Mutex<Lru<ChunkId, Bytes>>,
+    windows: Mutex<Lru<(u32, u32), Bytes>>,
+    openers: Mutex<Lru<u32, Arc<PackOpener>>>,
+    spare: Mutex<Vec<Decompressor>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("index", &self.core.index).finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Begins to read. Reads the index. Needs the read key.
+    pub fn reader(&self, options: ReaderOptions) -> Result<Reader, Error> {
+        self.require(Capability::Read)?;
+        // A store names its kind by its URL; only over a network is fetching more than asked a gain.
+        let remote = self.url().starts_with("s3:");
+        let window = options.window_bytes.unwrap_or(if remote { 1 << 20 } else { 0 });
+        let for_windows = if window == 0 { 0 } else { options.memory_bytes / 2 };
+        let core = Core {
+            repo: self.clone(),
+            index: self.index()?,
+            ids: self.secrets().chunk_ids()?,
+            cancel: options.cancel,
+            remote,
+            window,
+            decoded: Mutex::new(Lru::new(options.memory_bytes - for_windows)),
+            windows: Mutex::new(Lru::new(for_windows)),
+            openers: Mutex::new(Lru::new(OPENERS)),
+            spare: Mutex::new(Vec::new()),
+        };
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            threads => threads,
+        };
+        Ok(Reader { core: Arc::new(core), ahead: Ahead::new(threads) })
+    }
+}
+
+impl Reader {
+    /// What was found wrong with the index when reading began.
+    pub fn findings(&self) -> &[Finding] {
+        self.core.index.findings()
+    }
+
+    /// One chunk, verified.
+    pub fn chunk(&self, id: &ChunkId) -> Result<Bytes, Error> {
+        self.core.chunk(id)
+    }
+
+    /// Several chunks, verified, fetched together where they lie together. For content that is used once:
+    /// unlike [`Reader::chunk`] it keeps nothing.
+    pub fn chunks(&self, ids: &[ChunkId]) -> Vec<Result<Bytes, Error>> {
+        self.core.batch(ids)
+    }
+
+    /// Where a chunk is, as the index says.
+    pub fn locate(&self, id: &ChunkId) -> Option<Location> {
+        self.core.index.places(id).map(|(_, location)| location).next()
+    }
+
+    /// The bytes of a stream, from its beginning.
+    pub fn stream(&self, root: &Root) -> StreamReader<'_> {
+        StreamReader::new(self, root)
+    }
+
+    /// The chunks of a stream, in order, with their place in it.
+    pub fn extents(&self, root: &Root) -> Extents<'_> {
+        Extents::new(&self.core, root)
+    }
+
+    /// A whole stream, refused if it is longer than `limit`.
+    pub fn bytes(&self, root: &Root, limit: u64) -> Result<Vec<u8>, Error> {
+        if root.length > limit {
+            let length = root.length;
+            return Err(Error::invalid(format!(
+                "a stream of {length} bytes where at most {limit} are expected"
+            )));
+        }
+        let mut bytes = Vec::new();
+        let mut stream = self.stream(root);
+        while let Some(chunk) = stream.next_chunk()? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    /// The entries of a tree.
+    pub fn tree(&self, root: &Root) -> TreeReader<'_> {
+        TreeReader::new(self, root)
+    }
+
+    /// The named streams of a commit.
+    pub fn manifest(&self, commit: &CommitId) -> Result<Vec<ManifestEntry>, Error> {
+        let root = self.core.repo.manifest_root(commit)?;
+        read_manifest(self, &root)
+    }
+}
+
+/// One chunk of a batch, found.
+struct Wanted {
+    at: usize,
+    number: u32,
+    location: Location,
+}
+
+impl Core {
+    fn chunk(&self, id: &ChunkId) -> Result<Bytes, Error> {
+        self.cancel.check()?;
+        if let Some(bytes) = lock(&self.decoded).get(id) {
+            return Ok(bytes);
+        }
+        let bytes = self.try_places(id, None)?;
+        lock(&self.decoded).put(*id, bytes.clone(), bytes.len());
+        Ok(bytes)
+    }
+
+    /// Tries the places of a chunk until one gives it; `failed` is what a first try already met.
+    fn try_places(&self, id: &ChunkId, failed: Option<(Location, Error)>) -> Result<Bytes, Error> {
+        let (mut tried, mut first) = match failed {
+            Some((location, error)) => (vec![location], Some(error)),
+            None => (Vec::new(), None),
+        };
+        let places: Vec<_> = self.index.places(id).collect();
+        for (number, location) in places {
+            if tried.contains(&location) {
+                continue;
+            }
+            match self.sealed(number, &location).and_then(|sealed| self.open(number, &location, id, &sealed))
+            {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if error.is_damage() => {
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+            tried.push(location);
+        }
+        Err(first.unwrap_or_else(|| self.unknown(id)))
+    }
+
+    fn unknown(&self, id: &ChunkId) -> Error {
+        let damaged: Vec<_> = self.index.damaged().iter().map(|segment| segment.key()).collect();
+        let why = match damaged.as_slice() {
+            [] => "no index segment names it".into(),
+            damaged => {
+                format!("no readable index segment names it, and these are damaged: {}", damaged.join(", "))
+            }
+        };
+        Error::missing(format!("chunk {id}"), why)
+    }
+
+    /// The sealed bytes of a chunk, through the window where there is one.
+    fn sealed(&self, number: u32, location: &Location) -> Result<Bytes, Error> {
+        if self.window == 0 {
+            return self.fetch(number, location.offset, location.sealed as usize);
+        }
+        // Windows lie on a grid, so that two readers of neighbours ask for the same one.
+        let (_, size) = self.index.pack(number).unwrap_or((PackId::ZERO, 0));
+        let grid = self.window as u32;
+        let (first, end) = (location.offset / grid * grid, location.offset + location.sealed);
+        let last = (end - 1) / grid * grid;
+        let mut parts = Vec::with_capacity(2);
+        for start in (first..=last).step_by(self.window) {
+            let cached = lock(&self.windows).get(&(number, start));
+            let window = match cached {
+                Some(window) => window,
+                None => {
+                    let length = grid.min(size.saturating_sub(start)) as usize;
+                    let window = self.fetch(number, start, length)?;
+                    lock(&self.windows).put((number, start), window.clone(), length);
+                    window
+                }
+            };
+            let from = location.offset.saturating_sub(start) as usize;
+            let to = (end - start).min(grid) as usize;
+            if to > window.len() {
+                return Err(Error::damaged(location.pack.key(), "it is shorter than the index promises"));
+            }
+            parts.push(window.slice(from..to));
+        }
+        match parts.as_slice() {
+            [one] => Ok(one.clone()),
+            several => Ok(Bytes::from(several.concat())),
+        }
+    }
+
+    fn fetch(&self, number: u32, offset: u32, length: usize) -> Result<Bytes, Error> {
+        let Some((pack, promised)) = self.index.pack(number) else {
+            return Err(Error::failed("the index names a pack that it does not list"));
+        };
+        let key = pack.key();
+        let store = self.repo.store();
+        store.get_range(&key, u64::from(offset), length).map_err(|error| match error {
+            StoreError::NotFound { .. } => Error::missing(key, "the index promises chunks in this pack"),
+            StoreError::Unavailable { .. } | StoreError::Denied { .. } => error.into(),
+            // A pack cut short fails in as many ways as there are stores: its size tells.
+            error => match store.size(&key) {
+                Ok(size) if size != u64::from(promised) => {
+                    Error::damaged(key, format!("it has {size} bytes, the index promises {promised}"))
+                }
+                Err(StoreError::NotFound { .. }) => {
+                    Error::missing(key, "the index promises chunks in this pack")
+                }
+                _ => error.into(),
+            },
+        })
+    }
+
+    fn opener(&self, number: u32, pack: &PackId) -> Result<Arc<PackOpener>, Error> {
+        if let Some(opener) = lock(&self.openers).get(&number) {
+            return Ok(opener);
+        }
+        let bytes = self.fetch(number, 0, PACK_HEADER_LEN)?;
+        let damaged = |what: String| Error::damaged(pack.key(), what);
+        let header = bytes.as_ref().try_into().map_err(|_| damaged("it is too short for a pack".into()))?;
+        check_header(header).map_err(damaged)?;
+        let opener = match self.repo.secrets().pack_opener(header) {
+            Ok(opener) => Arc::new(opener),
+            // Only a forged public key is refused.
+            Err(Error::Failed { what }) => return Err(damaged(what)),
+            Err(error) => return Err(error),
+        };
+        lock(&self.openers).put(number, opener.clone(), 1);
+        Ok(opener)
+    }
+
+    fn open(&self, number: u32, location: &Location, id: &ChunkId, sealed: &[u8]) -> Result<Bytes, Error> {
+        let opener = self.opener(number, &location.pack)?;
+        let spare = lock(&self.spare).pop();
+        let mut decompressor = match spare {
+            Some(decompressor) => decompressor,
+            None => Decompressor::new()?,
+        };
+        let opened = decompressor.open(&opener, location.offset, sealed, location.plain as usize);
+        lock(&self.spare).push(decompressor);
+        match opened {
+            Ok(plain) if self.ids.id(&plain) == *id => Ok(Bytes::from(plain)),
+            Ok(_) => Err(Error::damaged_chunk(&location.pack, id, "its content is not what its id says")),
+            Err(what) => Err(Error::damaged_chunk(&location.pack, id, what)),
+        }
+    }
+
+    /// Several chunks: what lies close together in a pack is fetched with one call.
+    fn batch(&self, ids: &[ChunkId]) -> Vec<Result<Bytes, Error>> {
+        let mut found: Vec<Option<Result<Bytes, Error>>> = ids.iter().map(|_| None).collect();
+        let mut wanted = Vec::new();
+        for (at, id) in ids.iter().enumerate() {
+            // Runs of one chunk, such as zeros, are opened once.
+            if at > 0 && ids[at - 1] == *id {
+                continue;
+            }
+            if let Some((number, location)) = self.index.places(id).next() {
+                wanted.push(Wanted { at, number, location });
+            } else {
+                found[at] = Some(Err(self.unknown(id)));
+            }
+        }
+        wanted.sort_unstable_by_key(|one| (one.number, one.location.offset));
+        let gap = if self.remote { GAP_REMOTE } else { GAP_LOCAL };
+        let joined = |a: &Wanted, b: &Wanted| {
+            a.number == b.number
+                && b.location.offset.saturating_sub(a.location.offset + a.location.sealed) <= gap
+        };
+        for run in wanted.chunk_by(joined) {
+            self.run(ids, run, &mut found);
+        }
+        let mut last = None;
+        found
+            .into_iter()
+            .map(|one| {
+                // The twin of the one before, as left out above.
+                let result = one.or_else(|| last.clone());
+                last.clone_from(&result);
+                result.unwrap_or_else(|| Err(Error::failed("a chunk of a batch was lost")))
+            })
+            .collect()
+    }
+
+    fn run(&self, ids: &[ChunkId], run: &[Wanted], found: &mut [Option<Result<Bytes, Error>>]) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return;
+        };
+        let start = first.location.offset;
+        let length = (last.location.offset + last.location.sealed - start) as usize;
+        let fetched = self.cancel.check().and_then(|()| self.fetch(first.number, start, length));
+        for one in run {
+            let (id, location) = (&ids[one.at], &one.location);
+            let from = (location.offset - start) as usize;
+            let opened = match &fetched {
+                Ok(bytes) => {
+                    self.open(one.number, location, id, &bytes[from..from + location.sealed as usize])
+                }
+                Err(error) => Err(error.clone()),
+            };
+            found[one.at] = Some(match opened {
+                Err(error) if error.is_damage() => self.try_places(id, Some((*location, error))),
+                opened => opened,
+            });
+        }
+    }
+}
+
+/// One chunk of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamExtent {
+    /// Where it begins in the stream.
+    pub offset: u64,
+    /// The chunk.
+    pub id: ChunkId,
+    /// How long it is.
+    pub length: u32,
+}
+
+/// The chunks of a stream, node by node, lazily. Ends after an error.
+pub struct Extents<'r> {
+    core: &'r Core,
+    offset: u64,
+    /// Nodes on the way down: level of their refs, what is left of them.
+    path: Vec<(u8, Bytes)>,
+    start: Option<Root>,
+}
+
+impl<'r> Extents<'r> {
+    fn new(core: &'r Core, root: &Root) -> Extents<'r> {
+        Extents { core, offset: 0, path: Vec::new(), start: Some(*root) }
+    }
+
+    fn step(&mut self) -> Result<Option<StreamExtent>, Error> {
+        let mut next = self.start.take().filter(|root| root.length > 0);
+        loop {
+            let root = match next.take() {
+                Some(root) => root,
+                None => {
+                    let Some((level, refs)) = self.path.last_mut() else {
+                        return Ok(None);
+                    };
+                    if refs.is_empty() {
+                        self.path.pop();
+                        continue;
+                    }
+                    let one = refs.split_to(REF_LEN);
+                    read_ref(*level, &one)
+                }
+            };
+            if root.level == 0 {
+                let length =
+                    u32::try_from(root.length).ok().filter(|length| *length as usize <= CHUNK_BYTES_MAX);
+                let Some(length) = length else {
+                    return Err(Error::damaged(
+                        format!("chunk {}", root.id),
+                        "a ref to it promises above 256 KiB",
+                    ));
+                };
+                let extent = StreamExtent { offset: self.offset, id: root.id, length };
+                self.offset += root.length;
+                return Ok(Some(extent));
+            }
+            let node = self.core.chunk(&root.id)?;
+            check_node(&node, root.length)
+                .map_err(|what| Error::damaged(format!("node {}", root.id), what))?;
+            self.path.push((root.level - 1, node));
+        }
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Result<StreamExtent, Error>;
+
+    fn next(&mut self) -> Option<Result<StreamExtent, Error>> {
+        let step = self.step();
+        if step.is_err() {
+            self.path.clear();
+        }
+        step.transpose()
+    }
+}
+
+fn read_ref(level: u8, bytes: &[u8]) -> Root {
+    let (id, length) = bytes.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
+    let length = length.first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight));
+    Root { level, length, id: ChunkId(*id) }
+}
+
+/// Whether the bytes are a node of a stream of `length` bytes.
+pub(crate) fn check_node(node: &[u8], length: u64) -> Result<(), String> {
+    let (refs, rest) = node.as_chunks::<REF_LEN>();
+    if refs.is_empty() || !rest.is_empty() || refs.len() > NODE_REFS_MAX {
+        return Err(format!("a node of {} bytes", node.len()));
+    }
+    let mut sum = 0_u64;
+    for one in refs {
+        let length = read_ref(0, one).length;
+        sum = match sum.checked_add(length).filter(|_| length > 0) {
+            Some(sum) => sum,
+            None => return Err("a node with a ref of an impossible length".into()),
+        };
+    }
+    if sum == length { Ok(()) } else { Err(format!("a node of {sum} bytes where {length} were promised")) }
+}
+
+// --- reading ahead ---
+
+/// Chunks of a stream that are fetched together.
+struct Batch {
+    ids: Vec<ChunkId>,
+    lengths: Vec<u32>,
+    result: Mutex<Option<Vec<Result<Bytes, Error>>>>,
+    ready: Condvar,
+}
+
+impl Batch {
+    fn work(&self, core: &Core) {
+        let result = core.batch(&self.ids);
+        *lock(&self.result) = Some(result);
+        self.ready.notify_all();
+    }
+}
+
+/// Threads that fetch batches; started when the first long stream is read.
+struct Ahead {
+    threads: usize,
+    depth: usize,
+    started: Mutex<Started>,
+}
+
+#[derive(Default)]
+struct Started {
+    queue: Option<Sender<Arc<Batch>>>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Ahead {
+    fn new(threads: usize) -> Ahead {
+        Ahead { threads, depth: threads + 1, started: Mutex::new(Started::default()) }
+    }
+
+    /// Has the batch fetched by a thread; `false` if there is none and the caller must do it.
+    fn submit(&self, core: &Arc<Core>, batch: &Arc<Batch>) -> bool {
+        let mut started = lock(&self.started);
+        if started.queue.is_none() {
+            let (queue, batches): (_, Receiver<Arc<Batch>>) = unbounded();
+            for number in 0..self.threads {
+                let (core, batches) = (core.clone(), batches.clone());
+                let work = move || {
+                    for batch in batches {
+                        // Nobody waits for a batch whose stream is gone.
+                        if Arc::strong_count(&batch) > 1 {
+                            batch.work(&core);
+                        }
+                    }
+                };
+                // Fewer threads, or none, are slower and no error.
+                let thread = std::thread::Builder::new().name(format!("repo-ahead-{number}")).spawn(work);
+                started.handles.extend(thread);
+            }
+            started.queue = Some(queue);
+        }
+        !started.handles.is_empty()
+            && started.queue.as_ref().is_some_and(|queue| queue.send(batch.clone()).is_ok())
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let mut started = lock(&self.started);
+        started.queue = None;
+        for handle in started.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+/// The bytes of a stream. Reads ahead in threads; ends after an error.
+pub struct StreamReader<'r> {
+    reader: &'r Reader,
+    root: Root,
+    extents: Extents<'r>,
+    listed: bool,
+    under_way: VecDeque<Arc<Batch>>,
+    ready: VecDeque<Result<Bytes, Error>>,
+    current: Bytes,
+    failed: Option<Error>,
+}
+
+impl<'r> StreamReader<'r> {
+    fn new(reader: &'r Reader, root: &Root) -> StreamReader<'r> {
+        StreamReader {
+            reader,
+            root: *root,
+            extents: reader.extents(root),
+            listed: false,
+            under_way: VecDeque::new(),
+            ready: VecDeque::new(),
+            current: Bytes::new(),
+            failed: None,
+        }
+    }
+
+    /// What is being read.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    fn next_batch(&mut self) -> Result<Option<Arc<Batch>>, Error> {
+        let (mut ids, mut lengths, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < BATCH_BYTES && ids.len() < BATCH_CHUNKS {
+            match self.extents.next() {
+                Some(extent) => {
+                    let extent = extent?;
+                    ids.push(extent.id);
+                    lengths.push(extent.length);
+                    bytes += u64::from(extent.length);
+                }
+                None => {
+                    self.listed = true;
+                    break;
+                }
+            }
+        }
+        let batch = Batch { ids, lengths, result: Mutex::new(None), ready: Condvar::new() };
+        Ok((!batch.ids.is_empty()).then(|| Arc::new(batch)))
+    }
+
+    fn advance(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(next) = self.ready.pop_front() {
+                return next.map(Some);
+            }
+            while !self.listed && self.under_way.len() < self.reader.ahead.depth {
+                let Some(batch) = self.next_batch()? else { break };
+                // A stream of one batch is read here: handing it over would only cost.
+                let alone = self.listed && self.under_way.is_empty();
+                if alone || !self.reader.ahead.submit(&self.reader.core, &batch) {
+                    batch.work(&self.reader.core);
+                }
+                self.under_way.push_back(batch);
+            }
+            let Some(batch) = self.under_way.pop_front() else {
+                return Ok(None);
+            };
+            let mut result = lock(&batch.result);
+            while result.is_none() {
+                result = batch.ready.wait_timeout(result, NAP).unwrap_or_else(PoisonError::into_inner).0;
+                self.reader.core.cancel.check()?;
+            }
+            for (at, chunk) in result.take().unwrap_or_default().into_iter().enumerate() {
+                let promised = batch.lengths.get(at).copied().unwrap_or(0) as usize;
+                self.ready.push_back(match chunk {
+                    Ok(bytes) if bytes.len() != promised => Err(Error::damaged(
+                        format!("stream {}", self.root.id),
+                        format!(
+                            "chunk {} has {} bytes where {promised} were promised",
+                            batch.ids[at],
+                            bytes.len()
+                        ),
+                    )),
+                    chunk => chunk,
+                });
+            }
+        }
+    }
+
+    /// The next chunk, whole or what `read` left of it: the way to read without copying.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if !self.current.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.current)));
+        }
+        self.advance().inspect_err(|error| {
+            self.failed = Some(error.clone());
+        })
+    }
+}
+
+impl std::io::Read for StreamReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.current.is_empty() {
+            match self.next_chunk()? {
+                Some(chunk) => self.current = chunk,
+                None => return Ok(0),
+            }
+        }
+        let length = out.len().min(self.current.len());
+        self.current.copy_to_slice(&mut out[..length]);
+        Ok(length)
+    }
+}

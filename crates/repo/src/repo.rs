@@ -1,0 +1,558 @@
+//! A repository: made, opened, and asked for its commits and keys.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::{ChunkBytes, Chunker};
+use crate::commit::Sealed;
+use crate::crypto::{Kdf, Keys, Passphrase, Wrapped};
+use crate::env::{Env, rfc3339};
+use crate::error::Error;
+use crate::id::{COMMITS, CommitId, HEADER, KEYS, PackId, RepositoryId, SegmentId};
+use crate::index::{Index, Segment};
+use crate::monitor::{Finding, Outcome};
+use crate::object::{Capability, CommitInfo, Root};
+use crate::pack::Pack;
+use crate::store::{Object, Put, Store, StoreError};
+
+/// The highest format version this release reads, and the one it writes.
+pub const FORMAT_VERSION: u64 = 1;
+const FORMAT_NAME: &str = "holdfast-repository";
+
+/// `holdfast.json`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u64,
+    id: String,
+    created: String,
+    chunk_bytes: ChunkBytes,
+}
+
+/// `keys/<id>`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeyObject {
+    version: u64,
+    capability: String,
+    label: String,
+    created: String,
+    kdf: KdfObject,
+    nonce: String,
+    bundle: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KdfObject {
+    name: String,
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+    salt: String,
+}
+
+/// What can be chosen when a repository is made.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// Chunk sizes; fixed for the life of the repository.
+    pub chunk_bytes: ChunkBytes,
+    /// How dear a guess at the passphrase is.
+    pub kdf: Kdf,
+    /// Label of the first key.
+    pub label: String,
+}
+
+impl Default for InitOptions {
+    fn default() -> InitOptions {
+        InitOptions { chunk_bytes: ChunkBytes::default(), kdf: Kdf::default(), label: "first".into() }
+    }
+}
+
+/// A key object as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyInfo {
+    /// Its name in `keys/`.
+    pub id: String,
+    /// What it allows.
+    pub capability: Capability,
+    /// What its maker called it.
+    pub label: String,
+    /// When it was made (RFC 3339).
+    pub created: String,
+    /// Whether this repository was opened with it.
+    pub current: bool,
+}
+
+/// An open repository. Clones are the same one.
+#[derive(Clone)]
+pub struct Repository(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    env: Env,
+    id: RepositoryId,
+    header: Bytes,
+    chunk_bytes: ChunkBytes,
+    keys: Keys,
+    key_id: String,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({} at {}, {} key)", self.id(), self.url(), self.capability())
+    }
+}
+
+impl Repository {
+    /// Makes a repository in an empty place, with one read key under `passphrase`.
+    pub fn init(
+        store: Arc<dyn Store>,
+        passphrase: &Passphrase,
+        options: &InitOptions,
+        env: &Env,
+    ) -> Result<Repository, Error> {
+        options.chunk_bytes.check().map_err(Error::invalid)?;
+        refuse_what_is_there(&*store)?;
+        let mut id = RepositoryId::ZERO;
+        env.random(&mut id.0)?;
+        let header = Header {
+            format: FORMAT_NAME.into(),
+            version: FORMAT_VERSION,
+            id: id.to_string(),
+            created: rfc3339(env.now()),
+            chunk_bytes: options.chunk_bytes,
+        };
+        let header = to_json(&header)?;
+        let keys = Keys::generate(env)?;
+        // The header last: where it is, the repository is complete.
+        let key_id = put_key(&*store, &keys, passphrase, options.kdf, &options.label, &header, env)?;
+        if store.put(HEADER, header.clone())? == Put::Exists && store.get(HEADER)? != header {
+            // Somebody else was faster. Our key opens nothing of theirs.
+            store.delete(&format!("{KEYS}{key_id}"))?;
+            return Err(Error::Exists { url: store.url() });
+        }
+        // R1 rests on create-if-absent: have the store prove it once, with bytes that do no harm.
+        if store.put(HEADER, header.clone())? == Put::Created {
+            return Err(Error::failed(format!(
+                "{} replaced an object that was to be created only if absent; a store without conditional writes cannot hold a repository",
+                store.url()
+            )));
+        }
+        Repository::assemble(store, env, header, keys, key_id)
+    }
+
+    /// Opens a repository with the first key that the passphrase fits.
+    pub fn open(store: Arc<dyn Store>, passphrase: &Passphrase, env: &Env) -> Result<Repository, Error> {
+        let header = match store.get(HEADER) {
+            Ok(header) => header,
+            Err(StoreError::NotFound { .. }) => return Err(Error::NoRepository { url: store.url() }),
+            Err(error) => return Err(error.into()),
+        };
+        // Before anything else, so that a newer release can change all the rest.
+        check_version(&header, &*store)?;
+        let mut tried = 0;
+        let mut problems = Vec::new();
+        for key_id in key_ids(&*store)? {
+            tried += 1;
+            let opened = read_key(&*store, &key_id).and_then(|(object, capability)| {
+                let wrapped = unpack(&object)?;
+                Keys::unwrap(&wrapped, capability, passphrase, &header).map_err(KeyProblem::Damaged)
+            });
+            match opened {
+                Ok(Some(keys)) => return Repository::assemble(store, env, header, keys, key_id),
+                Ok(None) => {}
+                Err(KeyProblem::Damaged(what)) => problems.push(format!("{KEYS}{key_id} is damaged: {what}")),
+                Err(KeyProblem::Store(error)) => return Err(error.into()),
+            }
+        }
+        let note = match (tried, problems.is_empty()) {
+            (0, _) => "; there is none, so nobody can open it".to_string(),
+            (_, true) => String::new(),
+            (_, false) => format!("; {}", problems.join("; ")),
+        };
+        Err(Error::WrongPassphrase { url: store.url(), tried, note })
+    }
+
+    fn assemble(
+        store: Arc<dyn Store>,
+        env: &Env,
+        header: Bytes,
+        keys: Keys,
+        key_id: String,
+    ) -> Result<Repository, Error> {
+        let parsed: Header = serde_json::from_slice(&header)
+            .map_err(|error| Error::damaged(HEADER, format!("it does not parse: {error}")))?;
+        let id = parsed.id.parse().map_err(|_| Error::damaged(HEADER, "its id is not 32 hex digits"))?;
+        parsed.chunk_bytes.check().map_err(|what| Error::damaged(HEADER, what))?;
+        Ok(Repository(Arc::new(Inner {
+            store,
+            env: env.clone(),
+            id,
+            header,
+            chunk_bytes: parsed.chunk_bytes,
+            keys,
+            key_id,
+        })))
+    }
+
+    /// Its name.
+    pub fn id(&self) -> RepositoryId {
+        self.0.id
+    }
+
+    /// What the key it was opened with allows.
+    pub fn capability(&self) -> Capability {
+        self.0.keys.capability()
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        self.0.store.url()
+    }
+
+    /// What it lies in.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// Its clock and dice.
+    pub fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    /// Its chunk sizes.
+    pub fn chunk_bytes(&self) -> ChunkBytes {
+        self.0.chunk_bytes
+    }
+
+    pub(crate) fn secrets(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    /// Its cutter, for callers that cut themselves. Needs the put or the read key.
+    pub fn chunker(&self) -> Result<Chunker, Error> {
+        Ok(Chunker::new(self.0.chunk_bytes, &*self.0.keys.gear()?))
+    }
+
+    /// [`Error::NotPermitted`] unless the key allows it.
+    pub fn require(&self, needed: Capability) -> Result<(), Error> {
+        match (self.capability(), needed) {
+            (Capability::Read, _) => Ok(()),
+            (held, needed) if held == needed => Ok(()),
+            (held, needed) => Err(Error::NotPermitted { needed, held }),
+        }
+    }
+
+    /// The key objects. A damaged one is a finding.
+    pub fn keys(&self) -> Result<Outcome<Vec<KeyInfo>>, Error> {
+        let mut outcome = Outcome::clean(Vec::new());
+        for id in key_ids(&*self.0.store)? {
+            match read_key(&*self.0.store, &id) {
+                Ok((object, capability)) => outcome.done.push(KeyInfo {
+                    current: id == self.0.key_id,
+                    id,
+                    capability,
+                    label: object.label,
+                    created: object.created,
+                }),
+                Err(KeyProblem::Damaged(what)) => outcome.findings.push(Finding::error(
+                    "key-damaged",
+                    format!("{KEYS}{id}"),
+                    format!("{what}; its passphrase opens nothing"),
+                )),
+                Err(KeyProblem::Store(error)) => return Err(error.into()),
+            }
+        }
+        outcome.done.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
+        Ok(outcome)
+    }
+
+    /// Adds a key for what this one allows, or for less; no data is touched (R5). Returns its name.
+    pub fn add_key(
+        &self,
+        passphrase: &Passphrase,
+        capability: Capability,
+        label: &str,
+        kdf: Kdf,
+    ) -> Result<String, Error> {
+        let keys = self.0.keys.restrict(capability)?;
+        put_key(&*self.0.store, &keys, passphrase, kdf, label, &self.0.header, &self.0.env)
+    }
+
+    /// Removes a key object by its name. The key this repository was opened with stays: whoever removes the
+    /// last one that opens loses the repository.
+    pub fn remove_key(&self, id: &str) -> Result<(), Error> {
+        if id == self.0.key_id {
+            return Err(Error::invalid(
+                "this is the key in use; open the repository with another key to remove it",
+            ));
+        }
+        if !key_ids(&*self.0.store)?.iter().any(|known| known == id) {
+            return Err(Error::missing(format!("{KEYS}{id}"), "there is no key of this name"));
+        }
+        Ok(self.0.store.delete(&format!("{KEYS}{id}"))?)
+    }
+
+    /// All commits, oldest first. A damaged one is a finding. Needs the list or the read key.
+    pub fn commits(&self) -> Result<Outcome<Vec<CommitInfo>>, Error> {
+        self.require(Capability::List)?;
+        let ids = self.commit_ids()?;
+        let merged = Mutex::new((Outcome::clean(Vec::with_capacity(ids.len())), None));
+        let next = AtomicUsize::new(0);
+        let fetch = || {
+            while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let info = self.commit(id);
+                let mut merged = merged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let (outcome, failed): &mut (Outcome<Vec<CommitInfo>>, Option<Error>) = &mut merged;
+                match info {
+                    Ok(info) => outcome.done.push(info),
+                    Err(error) if error.is_damage() => {
+                        outcome.findings.push(Finding::error("commit-damaged", id.key(), error.to_string()));
+                    }
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        next.store(ids.len(), Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        // Over a network the latency of each small object is what counts.
+        std::thread::scope(|scope| {
+            for _ in 1..8.min(ids.len() / 4) {
+                scope.spawn(fetch);
+            }
+            fetch();
+        });
+        let (mut outcome, failed) = merged.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        outcome.done.sort_by_key(|info| (info.summary.time, info.id));
+        outcome.findings.sort_by(|a, b| a.what.cmp(&b.what));
+        Ok(outcome)
+    }
+
+    /// The names of all commits, in no order.
+    pub fn commit_ids(&self) -> Result<Vec<CommitId>, Error> {
+        let mut ids = Vec::new();
+        self.0.store.list(COMMITS, &mut |object| {
+            ids.extend(CommitId::from_key(&object.key));
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// One commit by its full name.
+    pub fn commit(&self, id: &CommitId) -> Result<CommitInfo, Error> {
+        let bytes = self.get_promised(&id.key(), "the listing")?;
+        let sealed = Sealed::parse(self.secrets(), id, &bytes)?;
+        Ok(CommitInfo { id: *id, summary: sealed.summary(self.secrets())? })
+    }
+
+    /// The root of a commit's manifest stream. Needs the read key.
+    pub fn manifest_root(&self, id: &CommitId) -> Result<Root, Error> {
+        let bytes = self.get_promised(&id.key(), "the caller")?;
+        Sealed::parse(self.secrets(), id, &bytes)?.manifest(self.secrets())
+    }
+
+    /// The commit whose name begins with `wanted`, or the newest for `latest`.
+    pub fn find_commit(&self, wanted: &str) -> Result<CommitInfo, Error> {
+        let none = || Error::NoSuchCommit { wanted: wanted.into(), url: self.url() };
+        if wanted == "latest" {
+            let mut commits = self.commits()?;
+            return match (commits.done.pop(), commits.findings.pop()) {
+                (Some(info), _) => Ok(info),
+                (None, Some(finding)) => Err(Error::damaged(finding.what, finding.message)),
+                (None, None) => Err(none()),
+            };
+        }
+        self.require(Capability::List)?;
+        let prefix = wanted.to_ascii_lowercase();
+        let mut fitting = self.commit_ids()?;
+        fitting.retain(|id| !prefix.is_empty() && id.to_string().starts_with(&prefix));
+        match fitting.as_slice() {
+            [] => Err(none()),
+            [id] => self.commit(id),
+            several => Err(Error::Ambiguous { wanted: wanted.into(), count: several.len() }),
+        }
+    }
+
+    fn get_promised(&self, key: &str, by: &str) -> Result<Bytes, Error> {
+        self.0.store.get(key).map_err(|error| match error {
+            StoreError::NotFound { .. } => Error::missing(key, format!("{by} names it")),
+            error => error.into(),
+        })
+    }
+
+    /// Reads the whole index. What is wrong with it is in [`Index::findings`].
+    pub fn index(&self) -> Result<Index, Error> {
+        Index::load(&*self.0.store, &self.0.keys)
+    }
+
+    /// One index segment, whole.
+    pub fn read_segment(&self, id: &SegmentId) -> Result<Segment, Error> {
+        let bytes = self.get_promised(&id.key(), "the listing")?;
+        let damaged = |what: String| Error::damaged(id.key(), what);
+        if *blake3::hash(&bytes).as_bytes() != id.0 {
+            return Err(damaged("its bytes do not hash to its name".into()));
+        }
+        let mut bytes = Vec::from(bytes);
+        let body = self.0.keys.open_segment(&mut bytes).map_err(damaged)?;
+        Segment::decode(body).map_err(damaged)
+    }
+
+    /// One pack, whole, its name checked and its directory opened. Any key will do.
+    pub fn read_pack(&self, id: &PackId) -> Result<Pack, Error> {
+        let bytes = self.get_promised(&id.key(), "the index or the listing")?;
+        Pack::parse(&self.0.keys, id, bytes).map_err(|what| Error::damaged(id.key(), what))
+    }
+
+    /// Writes an object that is named by its content. An object that is there already must be the same: an
+    /// earlier try of ours that landed.
+    pub(crate) fn put_content(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
+        match self.0.store.put(key, bytes.clone())? {
+            Put::Created => Ok(()),
+            Put::Exists if self.0.store.get(key)? == bytes => Ok(()),
+            Put::Exists => {
+                Err(Error::damaged(key, "an object of this name is there, and its bytes are others"))
+            }
+        }
+    }
+}
+
+fn refuse_what_is_there(store: &dyn Store) -> Result<(), Error> {
+    match store.size(HEADER) {
+        Ok(_) => return Err(Error::Exists { url: store.url() }),
+        Err(StoreError::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut found: Option<Object> = None;
+    let stop = || StoreError::Other { key: String::new(), url: String::new(), reason: String::new() };
+    let listed = store.list("", &mut |object| {
+        found = Some(object);
+        // One is enough: a bucket may hold millions.
+        Err(stop())
+    });
+    match (found, listed) {
+        (Some(object), _) => Err(Error::NotEmpty { url: store.url(), found: object.key }),
+        (None, Err(error)) => Err(error.into()),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+fn check_version(header: &[u8], store: &dyn Store) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        format: String,
+        version: u64,
+    }
+    let versioned: Versioned = serde_json::from_slice(header)
+        .map_err(|error| Error::damaged(HEADER, format!("it does not parse: {error}")))?;
+    if versioned.format != FORMAT_NAME || versioned.version == 0 {
+        return Err(Error::damaged(HEADER, "it is not the header of a repository"));
+    }
+    if versioned.version > FORMAT_VERSION {
+        let (url, version) = (store.url(), versioned.version);
+        return Err(Error::NewerFormat { url, version, known: FORMAT_VERSION });
+    }
+    Ok(())
+}
+
+enum KeyProblem {
+    Damaged(String),
+    Store(StoreError),
+}
+
+impl From<String> for KeyProblem {
+    fn from(what: String) -> KeyProblem {
+        KeyProblem::Damaged(what)
+    }
+}
+
+fn key_ids(store: &dyn Store) -> Result<Vec<String>, Error> {
+    let mut ids = Vec::new();
+    store.list(KEYS, &mut |object| {
+        ids.extend(object.key.strip_prefix(KEYS).map(String::from));
+        Ok(())
+    })?;
+    ids.sort();
+    Ok(ids)
+}
+
+fn key_name(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&blake3::hash(bytes).as_bytes()[..16])
+}
+
+fn put_key(
+    store: &dyn Store,
+    keys: &Keys,
+    passphrase: &Passphrase,
+    kdf: Kdf,
+    label: &str,
+    header: &[u8],
+    env: &Env,
+) -> Result<String, Error> {
+    let wrapped = keys.wrap(passphrase, kdf, header, env)?;
+    let object = KeyObject {
+        version: 1,
+        capability: keys.capability().to_string(),
+        label: label.into(),
+        created: rfc3339(env.now()),
+        kdf: KdfObject {
+            name: "argon2id".into(),
+            memory_kib: kdf.memory_kib,
+            passes: kdf.passes,
+            lanes: kdf.lanes,
+            salt: HEXLOWER.encode(&wrapped.salt),
+        },
+        nonce: HEXLOWER.encode(&wrapped.nonce),
+        bundle: HEXLOWER.encode(&wrapped.bundle),
+    };
+    let bytes = to_json(&object)?;
+    let id = key_name(&bytes);
+    store.put(&format!("{KEYS}{id}"), bytes)?;
+    Ok(id)
+}
+
+fn read_key(store: &dyn Store, id: &str) -> Result<(KeyObject, Capability), KeyProblem> {
+    let bytes = store.get(&format!("{KEYS}{id}")).map_err(|error| match error {
+        StoreError::NotFound { .. } => KeyProblem::Damaged("it was listed and is gone".into()),
+        error => KeyProblem::Store(error),
+    })?;
+    parse_key(id, &bytes).map_err(KeyProblem::Damaged)
+}
+
+fn parse_key(id: &str, bytes: &[u8]) -> Result<(KeyObject, Capability), String> {
+    if key_name(bytes) != id {
+        return Err("its bytes do not hash to its name".into());
+    }
+    let object: KeyObject =
+        serde_json::from_slice(bytes).map_err(|error| format!("it does not parse: {error}"))?;
+    if object.version != 1 {
+        return Err(format!("version {}, which this release does not know", object.version));
+    }
+    let capability = object.capability.parse()?;
+    Ok((object, capability))
+}
+
+fn unpack(object: &KeyObject) -> Result<Wrapped, String> {
+    if object.kdf.name != "argon2id" {
+        return Err(format!("key derivation {:?}, which this release does not know", object.kdf.name));
+    }
+    let hex = |text: &str| HEXLOWER.decode(text.as_bytes()).map_err(|_| "broken hexadecimal".to_string());
+    Ok(Wrapped {
+        kdf: Kdf { memory_kib: object.kdf.memory_kib, passes: object.kdf.passes, lanes: object.kdf.lanes },
+        salt: hex(&object.kdf.salt)?.try_into().map_err(|_| "a salt that is not 32 bytes")?,
+        nonce: hex(&object.nonce)?.try_into().map_err(|_| "a nonce that is not 12 bytes")?,
+        bundle: hex(&object.bundle)?,
+    })
+}
+
+fn to_json(value: &impl Serialize) -> Result<Bytes, Error> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::failed(format!("JSON: {error}")))?;
+    Ok(Bytes::from(bytes))
+}

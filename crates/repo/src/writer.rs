@@ -1,0 +1,282 @@
+//! Writes one commit: chunks in, packs, index and commit out.
+//!
+//! ```text
+//! callers ─ chunk() ─► queue ─► workers: hash, deduplicate, compress ─► pack under assembly (seal in place)
+//!                (byte budget)                                             │ full
+//!                                                                          ▼
+//!                                             uploaders: directory, name, put ─► index segments
+//! ```
+//!
+//! - Packs are acknowledged by the store before a segment names them, and segments before the commit (R2).
+//!   Segments are written from time to time already, so that a write that dies leaves its packs usable.
+//! - The first error, wherever it happens, is what every later call returns; nothing hangs, nothing is
+//!   committed.
+//! - Memory is `memory_bytes`: the plain bytes waiting, the packs under assembly and those on their way (R6).
+//!   `chunk` blocks while it is used up.
+//! - Before the commit, every pack that a reused chunk lies in is looked for again (R3).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::cbor;
+use crate::chunk::Chunker;
+use crate::commit;
+use crate::engine::{Engine, Job, Slot, run_uploader, run_worker};
+use crate::env::Cancel;
+use crate::error::Error;
+use crate::id::{ChunkId, CommitId};
+use crate::index;
+use crate::monitor::{Counts, Finding};
+use crate::object::{CHUNK_BYTES_MAX, CommitDraft, CommitInfo, ManifestEntry, Root, Summary};
+use crate::pack::Lane;
+use crate::repo::Repository;
+use crate::stream::{Nodes, StreamWriter};
+use crate::tree::{MANIFEST_BYTES_MAX, TreeWriter};
+
+/// How a writer works.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// Threads that hash, compress and seal; 0: one for each processor.
+    pub threads: usize,
+    /// Puts under way at a time. Each holds a pack in memory.
+    pub uploads: usize,
+    /// Bytes of memory the writer may use, packs on their way included.
+    pub memory_bytes: usize,
+    /// The zstd level of new chunks.
+    pub compression: i32,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+impl Default for WriterOptions {
+    fn default() -> WriterOptions {
+        WriterOptions {
+            threads: 0,
+            uploads: 2,
+            memory_bytes: 96 << 20,
+            compression: 1,
+            cancel: Cancel::default(),
+        }
+    }
+}
+
+/// Writes one commit. Many threads may call it at once.
+pub struct Writer {
+    engine: Arc<Engine>,
+    chunker: Chunker,
+    jobs: Option<Sender<Job>>,
+    workers: Vec<JoinHandle<()>>,
+    uploaders: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Begins a write. Reads the index. Needs the put or the read key.
+    pub fn writer(&self, options: WriterOptions) -> Result<Writer, Error> {
+        Writer::start(self, options)
+    }
+}
+
+/// A chunk on its way.
+pub struct Ticket {
+    slot: Arc<Slot>,
+    engine: Arc<Engine>,
+}
+
+impl Ticket {
+    /// The id, if it is known by now.
+    pub fn try_ready(&self) -> Option<ChunkId> {
+        self.slot.get().copied()
+    }
+
+    /// Waits for the id. The chunk itself may still be on its way: only a commit says that all arrived.
+    pub fn wait(self) -> Result<ChunkId, Error> {
+        self.wait_ref()
+    }
+
+    /// [`Ticket::wait`] for a ticket in a list.
+    pub fn wait_ref(&self) -> Result<ChunkId, Error> {
+        self.engine.wait_for(&self.slot)
+    }
+}
+
+impl Writer {
+    fn start(repo: &Repository, options: WriterOptions) -> Result<Writer, Error> {
+        let chunker = repo.chunker()?;
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            threads => threads,
+        };
+        let uploads = options.uploads.max(1);
+        let (jobs, queue) = unbounded();
+        let (engine, full_packs) = Engine::new(repo, &options, threads, uploads)?;
+        let engine = Arc::new(engine);
+        let mut writer =
+            Writer { engine, chunker, jobs: Some(jobs), workers: Vec::new(), uploaders: Vec::new() };
+        // A thread that cannot be started drops `writer`, which stops those that were.
+        for number in 0..threads {
+            let (engine, queue) = (writer.engine.clone(), queue.clone());
+            let level = options.compression;
+            let work = move || run_worker(&engine, &queue, level);
+            writer.workers.push(spawn(format!("repo-pack-{number}"), work)?);
+        }
+        for number in 0..uploads {
+            let (engine, full_packs) = (writer.engine.clone(), full_packs.clone());
+            let work = move || run_uploader(&engine, &full_packs);
+            writer.uploaders.push(spawn(format!("repo-put-{number}"), work)?);
+        }
+        Ok(writer)
+    }
+
+    /// What was found wrong with the index and the packs when the write began. None of it stops a write.
+    pub fn findings(&self) -> &[Finding] {
+        self.engine.index().findings()
+    }
+
+    /// Hands in a chunk. Blocks while the memory is used up; fails if anything before it failed.
+    pub fn chunk(&self, lane: Lane, plain: Bytes) -> Result<Ticket, Error> {
+        let slot = Arc::new(Slot::new());
+        self.submit(lane, plain, slot.clone())?;
+        Ok(Ticket { slot, engine: self.engine.clone() })
+    }
+
+    /// Hands in a chunk and returns its id at once, hashing it here.
+    pub fn chunk_now(&self, lane: Lane, plain: Bytes) -> Result<ChunkId, Error> {
+        let id = self.engine.id_of(&plain);
+        let slot = Arc::new(Slot::from(id));
+        self.submit(lane, plain, slot)?;
+        Ok(id)
+    }
+
+    fn submit(&self, lane: Lane, plain: Bytes, slot: Arc<Slot>) -> Result<(), Error> {
+        if plain.is_empty() || plain.len() > CHUNK_BYTES_MAX {
+            let length = plain.len();
+            return Err(Error::invalid(format!("a chunk of {length} bytes (1 to {CHUNK_BYTES_MAX})")));
+        }
+        self.engine.admit(plain.len())?;
+        let job = Job { lane, plain, slot };
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err(self.engine.fail(Error::failed("the threads of the writer are gone"))) }
+    }
+
+    /// Whether the repository has the chunk already, or this writer has been given it. Relying on the answer
+    /// is safe: the pack it lies in is looked for again before the commit.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        self.engine.has(id)
+    }
+
+    /// Begins a stream of bytes.
+    pub fn stream(&self, lane: Lane) -> StreamWriter<'_> {
+        StreamWriter::new(self, lane)
+    }
+
+    /// The repository's cutter, for callers that cut themselves.
+    pub fn chunker(&self) -> Chunker {
+        self.chunker.clone()
+    }
+
+    /// The root of a stream over chunks that were handed in or found with [`Writer::has`].
+    pub fn root_of(&self, chunks: impl IntoIterator<Item = (ChunkId, u64)>) -> Result<Root, Error> {
+        let mut nodes = Nodes::new(self);
+        for (id, length) in chunks {
+            nodes.push(id, length)?;
+        }
+        nodes.finish()
+    }
+
+    /// Begins a tree.
+    pub fn tree(&self) -> TreeWriter<'_> {
+        TreeWriter::new(self)
+    }
+
+    /// What has been done so far.
+    pub fn counts(&self) -> Counts {
+        self.engine.counts()
+    }
+
+    /// Fails if anything failed so far, or the stop button was pressed.
+    pub fn check(&self) -> Result<(), Error> {
+        self.engine.check()
+    }
+
+    fn write_manifest(&self, mut entries: Vec<ManifestEntry>) -> Result<Root, Error> {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(Error::invalid(format!("two manifest entries named {:?}", pair[0].name)));
+        }
+        let mut stream = self.stream(Lane::Meta);
+        for entry in &entries {
+            stream.append(&cbor::encode_manifest_entry(entry))?;
+        }
+        let root = stream.finish()?;
+        if root.length > MANIFEST_BYTES_MAX {
+            return Err(Error::invalid(format!("a manifest of {} bytes (at most 64 MiB)", root.length)));
+        }
+        Ok(root)
+    }
+
+    /// Ends the write: packs, then index, then commit (R2). On any error nothing is committed.
+    pub fn commit(self, draft: CommitDraft) -> Result<CommitInfo, Error> {
+        let manifest = self.write_manifest(draft.manifest)?;
+        self.engine.flush()?;
+        let repo = self.engine.repo();
+        index::check_packs(&**repo.store(), self.engine.index(), self.engine.touched())?;
+        let mut figures = draft.figures;
+        for (name, value) in own_figures(&self.counts()) {
+            figures.entry(name.into()).or_insert(value);
+        }
+        let summary = Summary {
+            time: repo.env().now(),
+            started: draft.started,
+            kind: draft.kind,
+            labels: draft.labels,
+            figures,
+            parents: draft.parents,
+        };
+        let bytes = Bytes::from(commit::encode(repo.secrets(), &summary, &manifest, repo.env())?);
+        let id = CommitId(*blake3::hash(&bytes).as_bytes());
+        // The last moment at which stopping leaves no trace.
+        self.engine.check()?;
+        repo.put_content(&id.key(), bytes)?;
+        Ok(CommitInfo { id, summary })
+    }
+}
+
+fn own_figures(counts: &Counts) -> BTreeMap<&'static str, u64> {
+    BTreeMap::from([
+        ("bytes_new_plain", counts.bytes_new_plain),
+        ("bytes_stored", counts.bytes_stored),
+        ("chunks_new", counts.chunks_new),
+        ("chunks_reused", counts.chunks_reused),
+        ("packs", counts.packs),
+    ])
+}
+
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map_err(|error| Error::failed(format!("a thread could not be started: {error}")))
+}
+
+impl Drop for Writer {
+    /// Stops the threads. Without a commit, what was put so far is unreferenced and harms nobody.
+    fn drop(&mut self) {
+        self.engine.stop();
+        self.jobs = None;
+        // Workers first: they feed the uploaders, whose queue closes when the engine lets go of it.
+        for thread in self.workers.drain(..).chain(self.uploaders.drain(..)) {
+            // A thread that panicked has told the engine; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
