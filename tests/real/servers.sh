@@ -192,8 +192,7 @@ start_kube() {
     --port=0 --secure-port=0 --kube-api-qps=300 --kube-api-burst=600 --profiling=false \
     --root-ca-file="$d/pki/ca.crt" --service-account-private-key-file="$d/pki/sa.key" \
     --cluster-signing-cert-file="$d/pki/ca.crt" --cluster-signing-key-file="$d/pki/ca.key"
-  # Ready is when the controllers run: a namespace without its service account refuses pods.
-  wait_for controller-manager "the controllers ran" kube_get_default_account
+  wait_for controller-manager "the controllers had caught up" kube_settled
 
   tell KUBECONFIG "$d/admin.kubeconfig"
   tell HOLDFAST_TEST_KUBECONFIG "$d/admin.kubeconfig"
@@ -203,7 +202,12 @@ kube_get() { # PATH
   curl -sS --fail --max-time 10 --cacert "$state/kube/pki/ca.crt" --cert "$state/kube/pki/admin.crt" \
     --key "$state/kube/pki/admin.key" "$(<"$state/kube/server")$1"
 }
-kube_get_default_account() { kube_get /api/v1/namespaces/default/serviceaccounts/default | grep -q default-token; }
+# The controllers run when the first namespace has its service account with a token (a pod would be refused before),
+# and when the roles admin, edit and view, which start empty, have been put together from their parts.
+kube_settled() {
+  kube_get /api/v1/namespaces/default/serviceaccounts/default | grep -q default-token &&
+    kube_get /apis/rbac.authorization.k8s.io/v1/clusterroles/admin | grep -q '"deployments"'
+}
 
 make_pki() { # DIR
   openssl ecparam -genkey -name prime256v1 -noout -out "$1/ca.key"
