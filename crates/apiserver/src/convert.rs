@@ -1,0 +1,163 @@
+//! Between the version a client speaks and the version an object is stored in.
+//!
+//! Custom resources have conversion `None`: only `apiVersion` differs. Two built-in kinds really
+//! differ: events, which two groups share, and horizontal pod autoscalers, whose v1 knows one metric.
+
+use serde_json::{Map, Value, json};
+
+use crate::kinds::Kind;
+
+/// The resource an object of this kind is stored under.
+pub fn stored_resource(kind: &Kind) -> String {
+    // Both groups show the same events.
+    if kind.is("events.k8s.io", "events") { "events".into() } else { kind.resource() }
+}
+
+/// The `apiVersion` an object of this kind is stored with.
+pub fn stored_api_version(kind: &Kind) -> String {
+    if kind.is("events.k8s.io", "events") { "v1".into() } else { kind.api_version(&kind.storage) }
+}
+
+/// Field names of an event: in `events.k8s.io/v1`, and stored.
+const EVENT: &[(&str, &str)] = &[
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+/// From `version` to the stored form, in place.
+pub fn to_stored(kind: &Kind, version: &str, object: &mut Value) {
+    if kind.is("events.k8s.io", "events") {
+        for (theirs, ours) in EVENT {
+            rename(object, theirs, ours);
+        }
+    }
+    if kind.is("autoscaling", "horizontalpodautoscalers") && version == "v1" {
+        autoscaler_to_v2(object);
+    }
+    object["apiVersion"] = json!(stored_api_version(kind));
+}
+
+/// From the stored form to `version`, in place.
+pub fn from_stored(kind: &Kind, version: &str, object: &mut Value) {
+    if kind.is("events.k8s.io", "events") {
+        for (theirs, ours) in EVENT {
+            rename(object, ours, theirs);
+        }
+    }
+    if kind.is("autoscaling", "horizontalpodautoscalers") && version == "v1" {
+        autoscaler_to_v1(object);
+    }
+    object["apiVersion"] = json!(kind.api_version(version));
+}
+
+fn rename(object: &mut Value, from: &str, to: &str) {
+    if let Some(map) = object.as_object_mut()
+        && let Some(value) = map.shift_remove(from)
+    {
+        map.insert(to.into(), value);
+    }
+}
+
+/// Where the v1 form keeps the metrics it has no field for.
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+fn autoscaler_to_v2(object: &mut Value) {
+    let mut metrics: Vec<Value> = Vec::new();
+    let mut behavior = None;
+    if let Some(notes) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        if let Some(text) = notes.shift_remove(METRICS) {
+            metrics = text.as_str().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+        }
+        if let Some(text) = notes.shift_remove(BEHAVIOR) {
+            behavior = text.as_str().and_then(|t| serde_json::from_str(t).ok());
+        }
+    }
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    if let Some(percent) = spec.shift_remove("targetCPUUtilizationPercentage") {
+        let target = json!({ "type": "Utilization", "averageUtilization": percent });
+        metrics.insert(0, json!({ "type": "Resource", "resource": { "name": "cpu", "target": target } }));
+    }
+    if !metrics.is_empty() {
+        spec.insert("metrics".into(), Value::Array(metrics));
+    }
+    if let Some(behavior) = behavior {
+        spec.insert("behavior".into(), behavior);
+    }
+}
+
+fn autoscaler_to_v1(object: &mut Value) {
+    let mut notes = Map::new();
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        let mut rest = Vec::new();
+        for metric in spec.shift_remove("metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default() {
+            let percent = &metric["resource"]["target"]["averageUtilization"];
+            let cpu = metric["resource"]["name"] == json!("cpu") && percent.is_i64();
+            if cpu && !spec.contains_key("targetCPUUtilizationPercentage") {
+                spec.insert("targetCPUUtilizationPercentage".into(), percent.clone());
+            } else {
+                rest.push(metric);
+            }
+        }
+        if !rest.is_empty() {
+            notes.insert(METRICS.into(), json!(Value::Array(rest).to_string()));
+        }
+        if let Some(behavior) = spec.shift_remove("behavior") {
+            notes.insert(BEHAVIOR.into(), json!(behavior.to_string()));
+        }
+    }
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+        let current = status.shift_remove("currentMetrics");
+        let percent = current.as_ref().map(|c| c[0]["resource"]["current"]["averageUtilization"].clone());
+        if let Some(percent @ Value::Number(_)) = percent {
+            status.insert("currentCPUUtilizationPercentage".into(), percent);
+        }
+        status.shift_remove("conditions");
+    }
+    if !notes.is_empty() {
+        if !object["metadata"]["annotations"].is_object() {
+            object["metadata"]["annotations"] = json!({});
+        }
+        if let Some(all) = object["metadata"]["annotations"].as_object_mut() {
+            all.extend(notes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Kinds;
+
+    #[test]
+    fn an_autoscaler_survives_the_trip_through_v1() {
+        let kinds = Kinds::default();
+        let kind = kinds.get("autoscaling", "horizontalpodautoscalers").unwrap();
+        let stored = json!({"apiVersion": "autoscaling/v2", "metadata": {"name": "a"}, "spec": {"maxReplicas": 3,
+            "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}},
+                {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 70}}}]}});
+        let mut object = stored.clone();
+        from_stored(kind, "v1", &mut object);
+        assert_eq!(object["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}));
+        to_stored(kind, "v1", &mut object);
+        assert_eq!(object["spec"], stored["spec"]);
+    }
+
+    #[test]
+    fn both_event_groups_show_the_same_event() {
+        let kinds = Kinds::default();
+        let kind = kinds.get("events.k8s.io", "events").unwrap();
+        let mut event = json!({"note": "hello", "regarding": {"name": "web"}, "reportingController": "x"});
+        to_stored(kind, "v1", &mut event);
+        assert_eq!((&event["message"], &event["involvedObject"]["name"]), (&json!("hello"), &json!("web")));
+        assert_eq!(event["apiVersion"], "v1");
+        from_stored(kind, "v1", &mut event);
+        assert_eq!((&event["note"], &event["apiVersion"]), (&json!("hello"), &json!("events.k8s.io/v1")));
+    }
+}

@@ -1,0 +1,235 @@
+//! From HTTP to the API and back: paths, bodies, representations, status codes.
+
+use axum::body::{Body, Bytes};
+use axum::extract::State as Extract;
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use serde_json::{Value, json};
+
+use crate::kinds::split_api_version;
+use crate::request::{self, Query, Route, Target, Verb, View};
+use crate::rest::{Call, Reply};
+use crate::status::Fault;
+use crate::{Access, ApiServer, discovery, openapi, review, watch};
+
+/// Objects in a restore can be large; a real server accepts 3 MiB.
+const BODY_BYTES_MAX: usize = 3 << 20;
+
+pub(crate) fn router(server: ApiServer) -> axum::Router {
+    axum::Router::new()
+        .fallback(handle)
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(server)
+}
+
+async fn handle(
+    Extract(server): Extract<ApiServer>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    let answer = respond(&server, &method, &uri, &headers, &body);
+    answer.unwrap_or_else(|fault| refuse(&fault))
+}
+
+fn refuse(fault: &Fault) -> Response<Body> {
+    if fault.plain {
+        return answer(fault.code, "text/plain; charset=utf-8", fault.message.clone().into_bytes());
+    }
+    answer_json(fault.code, "application/json", &fault.status())
+}
+
+pub(crate) fn answer(code: u16, content_type: &str, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+pub(crate) fn answer_json(code: u16, content_type: &str, value: &Value) -> Response<Body> {
+    let mut text = value.to_string().into_bytes();
+    text.push(b'\n');
+    answer(code, content_type, text)
+}
+
+fn respond(
+    server: &ApiServer,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response<Body>, Fault> {
+    let query = Query::parse(uri.query().unwrap_or(""));
+    let path = request::unescape_path(uri.path());
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    let reads = matches!(method.as_str(), "GET" | "HEAD");
+    match parts[..] {
+        ["version"] if reads => {
+            let version = discovery::version(&server.shared.options.version);
+            Ok(answer_json(200, "application/json", &version))
+        }
+        ["healthz" | "livez" | "readyz", ..] if reads => Ok(answer(200, "text/plain; charset=utf-8", "ok")),
+        ["api"] | ["apis"] if reads => {
+            let (kind, value) = discovery::root(&server.shared.lock().kinds, parts[0] == "api", headers);
+            Ok(answer_json(200, &kind, &value))
+        }
+        ["apis", group] if reads => {
+            let state = server.shared.lock();
+            let value = discovery::group(&state.kinds, group).ok_or_else(Fault::no_such_path)?;
+            Ok(answer_json(200, "application/json", &value))
+        }
+        ["api", "v1"] if reads => group_version(server, "", "v1"),
+        ["apis", group, version] if reads => group_version(server, group, version),
+        ["openapi", "v3"] if reads => {
+            Ok(answer_json(200, "application/json", &openapi::index(&server.shared.lock().kinds)))
+        }
+        ["openapi", "v3", "api", "v1"] if reads => open_api(server, "v1"),
+        ["openapi", "v3", "apis", group, version] if reads => open_api(server, &format!("{group}/{version}")),
+        ["api", "v1", ref rest @ ..] => resource(server, method, query, headers, body, ("", "v1"), rest),
+        ["apis", group, version, ref rest @ ..] if !rest.is_empty() => {
+            resource(server, method, query, headers, body, (group, version), rest)
+        }
+        _ => Err(Fault::no_such_path()),
+    }
+}
+
+fn group_version(server: &ApiServer, group: &str, version: &str) -> Result<Response<Body>, Fault> {
+    let state = server.shared.lock();
+    if state.kinds.is_absent(group, version) {
+        return Err(Fault::unavailable());
+    }
+    let value = discovery::group_version(&state.kinds, group, version).ok_or_else(Fault::no_such_path)?;
+    Ok(answer_json(200, "application/json", &value))
+}
+
+fn open_api(server: &ApiServer, api_version: &str) -> Result<Response<Body>, Fault> {
+    let (group, version) = split_api_version(api_version);
+    let state = server.shared.lock();
+    if state.kinds.is_absent(group, version) {
+        return Err(Fault::unavailable());
+    }
+    let value = openapi::document(&state.kinds, group, version).ok_or_else(Fault::no_such_path)?;
+    Ok(answer_json(200, "application/json", &value))
+}
+
+fn resource(
+    server: &ApiServer,
+    method: &Method,
+    query: Query,
+    headers: &HeaderMap,
+    body: &[u8],
+    (group, version): (&str, &str),
+    parts: &[&str],
+) -> Result<Response<Body>, Fault> {
+    let route = request::route(&server.shared.lock().kinds, group, version, parts);
+    let target = match route {
+        Route::Resource(target) => target,
+        Route::Review(plural, namespace) => {
+            return review::answer(server, method, headers, body, plural, &namespace);
+        }
+        Route::Absent => return Err(Fault::unavailable()),
+        Route::Unknown => return Err(Fault::no_such_path()),
+    };
+    let named = !target.name.is_empty();
+    let verb = Verb::of(method, named, query.on("watch")).ok_or_else(Fault::method_not_allowed)?;
+    permit(server, &target, verb)?;
+    if matches!(target.sub.as_str(), "log" | "exec" | "attach" | "portforward") {
+        return Err(Fault::not_implemented(&format!("pods/{}", target.sub)));
+    }
+    if !verb.reads() && server.shared.options.read_only {
+        return Err(Fault::read_only());
+    }
+    let (view, yaml) = request::view(headers)?;
+    let call = Call {
+        dry_run: query.dry_run()?,
+        manager: request::manager(&query, headers),
+        content_type: request::content_type(headers),
+        target,
+        verb,
+        query,
+        view,
+        warnings: Vec::new(),
+    };
+    if verb == Verb::Watch {
+        return watch::start(server, call);
+    }
+    let mut call = call;
+    let reply = if verb.reads() {
+        server.shared.lock().read(&call)
+    } else {
+        server.change(|state| state.write(&mut call, body))
+    }?;
+    Ok(show(server, &call, reply, yaml))
+}
+
+/// The policy handed in may deny a request; the answer is the one of role-based access control.
+fn permit(server: &ApiServer, target: &Target, verb: Verb) -> Result<(), Fault> {
+    let Some(deny) = &server.shared.options.deny else { return Ok(()) };
+    let kind = &target.kind;
+    let resource =
+        if target.sub.is_empty() { kind.plural.clone() } else { format!("{}/{}", kind.plural, target.sub) };
+    // A request for a namespace itself is a request inside it.
+    let namespace = if kind.is("", "namespaces") { &target.name } else { &target.namespace };
+    let access =
+        Access { verb: verb.name(), group: &kind.group, resource: &resource, namespace, name: &target.name };
+    if !deny(&access) {
+        return Ok(());
+    }
+    let place = if target.namespace.is_empty() {
+        "at the cluster scope".to_string()
+    } else {
+        format!("in the namespace \"{}\"", target.namespace)
+    };
+    let why = format!(
+        "User \"embedded\" cannot {} resource \"{resource}\" in API group \"{}\" {place}",
+        verb.name(),
+        kind.group
+    );
+    Err(Fault::forbidden(&kind.group, &kind.plural, &target.name, &why))
+}
+
+fn show(server: &ApiServer, call: &Call, reply: Reply, yaml: bool) -> Response<Body> {
+    let target = &call.target;
+    let now = (server.shared.options.clock)();
+    let (code, value) = match reply {
+        Reply::Status(value) => (200, value),
+        Reply::Object(code, object) => (code, crate::table::one(target, call.view, &call.query, object, now)),
+        Reply::List { items, metadata } => {
+            (200, crate::table::many(target, call.view, &call.query, items, metadata, now))
+        }
+    };
+    let mut response = if yaml {
+        match serde_saphyr::to_string(&value) {
+            Ok(text) => answer(code, "application/yaml", text),
+            Err(error) => return refuse(&Fault::internal(format!("writing YAML: {error}"))),
+        }
+    } else {
+        answer_json(code, content_type_of(call.view, &value), &value)
+    };
+    let version = target.kind.version(&target.version);
+    let deprecated = version.and_then(|v| v.deprecation.clone());
+    for warning in call.warnings.iter().chain(&deprecated) {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+fn content_type_of(view: View, value: &Value) -> &'static str {
+    if value["kind"] == json!("Status") {
+        return "application/json";
+    }
+    match view {
+        View::Full => "application/json",
+        View::Table("v1") => "application/json;as=Table;v=v1;g=meta.k8s.io",
+        View::Table(_) => "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+        View::Metadata if value["kind"] == json!("PartialObjectMetadataList") => {
+            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+        }
+        View::Metadata => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+    }
+}

@@ -1,0 +1,64 @@
+//! Access reviews: posted, answered, never stored.
+//!
+//! Without a policy everything is allowed; with one, the answer is what the policy would say.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Response};
+use serde_json::{Value, json};
+
+use crate::status::Fault;
+use crate::{Access, ApiServer, http, request};
+
+/// Answers a review.
+pub(crate) fn answer(
+    server: &ApiServer,
+    method: &Method,
+    headers: &HeaderMap,
+    body: &[u8],
+    plural: &str,
+    namespace: &str,
+) -> Result<Response<Body>, Fault> {
+    if method != Method::POST {
+        return Err(Fault::method_not_allowed());
+    }
+    let content_type = request::content_type(headers);
+    let mut review = if content_type == crate::protobuf::CONTENT_TYPE {
+        crate::protobuf::review(body)?
+    } else {
+        request::body(&content_type, body)?
+    };
+    review["status"] = match plural {
+        "selfsubjectaccessreviews" | "subjectaccessreviews" | "localsubjectaccessreviews" => {
+            let allowed = allowed(server, &review["spec"], namespace);
+            json!({ "allowed": allowed, "denied": !allowed })
+        }
+        "selfsubjectrulesreviews" => json!({
+            "incomplete": server.shared.options.deny.is_some(),
+            "resourceRules": [{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }],
+            "nonResourceRules": [{ "nonResourceURLs": ["*"], "verbs": ["*"] }],
+        }),
+        "selfsubjectreviews" => {
+            json!({ "userInfo": { "username": "embedded", "groups": ["system:authenticated"] } })
+        }
+        _ => json!({ "authenticated": false, "error": "this server does not authenticate" }),
+    };
+    Ok(http::answer_json(201, "application/json", &review))
+}
+
+fn allowed(server: &ApiServer, spec: &Value, namespace: &str) -> bool {
+    let Some(deny) = &server.shared.options.deny else { return true };
+    let asked = &spec["resourceAttributes"];
+    let text = |key: &str| asked[key].as_str().unwrap_or("");
+    let mut resource = text("resource").to_string();
+    if !text("subresource").is_empty() {
+        resource = format!("{resource}/{}", text("subresource"));
+    }
+    let namespace = if namespace.is_empty() { text("namespace") } else { namespace };
+    !deny(&Access {
+        verb: text("verb"),
+        group: text("group"),
+        resource: &resource,
+        namespace,
+        name: text("name"),
+    })
+}

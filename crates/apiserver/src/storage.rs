@@ -1,0 +1,300 @@
+//! Objects, the one resource version they share, and the recent history of their changes.
+//!
+//! Everything is in one ordered map, so a list is a range and a page is a range with a start. The
+//! history serves two needs: watches read it forwards, and a list that continues from an older
+//! resource version is rebuilt from it backwards, so that pages agree with each other.
+//!
+//! Indexes by uid and by owner live here too, because they must never disagree with the objects.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+/// Names one object: resource (`deployments.apps`), namespace (empty if none), name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Such as `deployments.apps`.
+    pub resource: Arc<str>,
+    /// Empty for cluster-scoped objects.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl Key {
+    /// A key.
+    pub fn new(resource: &str, namespace: &str, name: &str) -> Key {
+        Key { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The object is new.
+    Added,
+    /// The object changed.
+    Modified,
+    /// The object is gone.
+    Deleted,
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The resource version it made.
+    pub revision: u64,
+    /// What happened.
+    pub change: Change,
+    /// To which object.
+    pub key: Key,
+    /// The object after the change; its last state, if it is gone.
+    pub after: Arc<Value>,
+    /// The object before the change.
+    pub before: Option<Arc<Value>>,
+}
+
+/// The resource version asked for is older than the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// The oldest resource version that can still be used.
+    pub oldest: u64,
+}
+
+/// All objects and their recent past.
+#[derive(Debug)]
+pub struct Store {
+    objects: BTreeMap<Key, Arc<Value>>,
+    by_uid: BTreeMap<String, Key>,
+    by_owner: BTreeMap<String, BTreeSet<Key>>,
+    history: VecDeque<Event>,
+    history_max: usize,
+    revision: u64,
+    /// The state at this revision and later can be rebuilt.
+    oldest: u64,
+}
+
+impl Store {
+    /// An empty store that remembers `history_max` changes.
+    pub fn new(history_max: usize) -> Store {
+        Store {
+            objects: BTreeMap::new(),
+            by_uid: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
+            history: VecDeque::new(),
+            history_max,
+            revision: 1,
+            oldest: 1,
+        }
+    }
+
+    /// The resource version of the latest change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The object, if it exists.
+    pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
+        self.objects.get(key)
+    }
+
+    /// Where the object with this uid is.
+    pub fn key_of(&self, uid: &str) -> Option<&Key> {
+        self.by_uid.get(uid)
+    }
+
+    /// Objects that name this uid as an owner.
+    pub fn owned_by(&self, uid: &str) -> Vec<Key> {
+        self.by_owner.get(uid).into_iter().flatten().cloned().collect()
+    }
+
+    /// Objects of a resource, in one namespace or (empty) in all, ordered by namespace and name.
+    pub fn list<'a>(
+        &'a self,
+        resource: &str,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+        let start = Key::new(resource, namespace, "");
+        let (resource, namespace) = (start.resource.clone(), namespace.to_string());
+        self.objects.range(start..).take_while(move |(k, _)| {
+            k.resource == resource && (namespace.is_empty() || k.namespace == namespace)
+        })
+    }
+
+    /// Every object.
+    pub fn all(&self) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        self.objects.iter()
+    }
+
+    /// The objects of a resource as they were at `revision`.
+    pub fn list_at(
+        &self,
+        resource: &str,
+        namespace: &str,
+        revision: u64,
+    ) -> Result<Vec<(Key, Arc<Value>)>, Expired> {
+        if revision < self.oldest {
+            return Err(Expired { oldest: self.oldest });
+        }
+        let mut found: BTreeMap<Key, Arc<Value>> =
+            self.list(resource, namespace).map(|(k, v)| (k.clone(), v.clone())).collect();
+        for event in self.history.iter().rev().take_while(|e| e.revision > revision) {
+            let inside = &*event.key.resource == resource
+                && (namespace.is_empty() || event.key.namespace == namespace);
+            if !inside {
+                continue;
+            }
+            match &event.before {
+                Some(before) => found.insert(event.key.clone(), before.clone()),
+                None => found.remove(&event.key),
+            };
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Changes after `revision`, oldest first.
+    pub fn since(&self, revision: u64) -> Result<impl Iterator<Item = &Event>, Expired> {
+        if revision < self.oldest {
+            return Err(Expired { oldest: self.oldest });
+        }
+        let start = self.history.partition_point(|e| e.revision <= revision);
+        Ok(self.history.range(start..))
+    }
+
+    /// Writes an object and stamps it with the next resource version.
+    pub fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
+        self.revision += 1;
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let object = Arc::new(object);
+        let before = self.insert(key.clone(), object.clone());
+        let change = if before.is_some() { Change::Modified } else { Change::Added };
+        self.record(Event { revision: self.revision, change, key, after: object.clone(), before });
+        object
+    }
+
+    /// Removes an object; returns its last state, stamped with the resource version of the removal.
+    pub fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
+        let before = self.objects.remove(key)?;
+        self.unindex(key, &before);
+        self.revision += 1;
+        let mut last = (*before).clone();
+        last["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let last = Arc::new(last);
+        self.record(Event {
+            revision: self.revision,
+            change: Change::Deleted,
+            key: key.clone(),
+            after: last.clone(),
+            before: Some(before),
+        });
+        Some(last)
+    }
+
+    /// Places an object as it is, keeping its resource version. The past becomes unreadable: a
+    /// snapshot has no history.
+    pub fn place(&mut self, key: Key, mut object: Value) {
+        let own = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
+        match own {
+            Some(own) => self.revision = self.revision.max(own),
+            None => {
+                self.revision += 1;
+                object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+            }
+        }
+        self.insert(key, Arc::new(object));
+        self.history.clear();
+        self.oldest = self.revision;
+    }
+
+    fn insert(&mut self, key: Key, object: Arc<Value>) -> Option<Arc<Value>> {
+        if let Some(before) = self.objects.get(&key).cloned() {
+            self.unindex(&key, &before);
+        }
+        if let Some(uid) = object["metadata"]["uid"].as_str() {
+            self.by_uid.insert(uid.to_string(), key.clone());
+        }
+        for owner in owner_uids(&object) {
+            self.by_owner.entry(owner).or_default().insert(key.clone());
+        }
+        self.objects.insert(key, object)
+    }
+
+    fn unindex(&mut self, key: &Key, object: &Value) {
+        if let Some(uid) = object["metadata"]["uid"].as_str()
+            && self.by_uid.get(uid) == Some(key)
+        {
+            self.by_uid.remove(uid);
+        }
+        for owner in owner_uids(object) {
+            if let Some(keys) = self.by_owner.get_mut(&owner) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_owner.remove(&owner);
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, event: Event) {
+        self.history.push_back(event);
+        while self.history.len() > self.history_max {
+            if let Some(dropped) = self.history.pop_front() {
+                self.oldest = dropped.revision;
+            }
+        }
+    }
+}
+
+fn owner_uids(object: &Value) -> Vec<String> {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners.into_iter().flatten().filter_map(|o| o["uid"].as_str()).map(str::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, x: u64) -> Value {
+        json!({"metadata": {"name": name, "uid": format!("uid-{name}")}, "x": x})
+    }
+
+    #[test]
+    fn a_list_from_the_past_is_what_it_was() {
+        let mut store = Store::new(100);
+        let key = |name: &str| Key::new("pods", "ns", name);
+        store.put(key("a"), object("a", 1));
+        store.put(key("b"), object("b", 1));
+        let then = store.revision();
+        store.put(key("a"), object("a", 2));
+        store.remove(&key("b"));
+        store.put(key("c"), object("c", 1));
+        let past = store.list_at("pods", "ns", then).unwrap();
+        let seen: Vec<(&str, u64)> =
+            past.iter().map(|(k, v)| (k.name.as_str(), v["x"].as_u64().unwrap())).collect();
+        assert_eq!(seen, [("a", 1), ("b", 1)]);
+        assert_eq!(store.since(then).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_revision_older_than_the_history_is_expired() {
+        let mut store = Store::new(2);
+        let start = store.revision();
+        for x in 0..3 {
+            store.put(Key::new("pods", "ns", "a"), object("a", x));
+        }
+        assert!(store.since(start).is_err(), "one change was forgotten");
+        assert_eq!(store.since(start + 1).unwrap().count(), 2);
+        assert!(store.list_at("pods", "ns", start).is_err());
+    }
+
+    #[test]
+    fn a_removed_dependent_leaves_the_owner_index() {
+        let mut store = Store::new(10);
+        let key = Key::new("pods", "ns", "a");
+        store.put(key.clone(), json!({"metadata": {"name": "a", "ownerReferences": [{"uid": "u1"}]}}));
+        assert_eq!(store.owned_by("u1"), std::slice::from_ref(&key));
+        store.put(key.clone(), json!({"metadata": {"name": "a"}}));
+        assert!(store.owned_by("u1").is_empty());
+    }
+}
