@@ -95,6 +95,21 @@ pub struct Note {
     pub message: String,
 }
 
+impl From<&repo::Finding> for Note {
+    fn from(finding: &repo::Finding) -> Note {
+        Note {
+            severity: match finding.severity {
+                repo::Severity::Note => Level::Note,
+                repo::Severity::Warning => Level::Warning,
+                repo::Severity::Error => Level::Error,
+            },
+            code: finding.code.to_owned(),
+            what: finding.what.clone(),
+            message: finding.message.clone(),
+        }
+    }
+}
+
 /// The account of completeness.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {

@@ -1,7 +1,7 @@
 //! The application: what it consists of, how it is captured, and how it comes back.
 //!
 //! Only this crate knows what a Kubernetes kind means. The protect side reads a cluster into a recovery
-//! point: [`discovery`] (what the API serves) → `discover` (applications, the graph, the selection) →
+//! point: [`discovery`] (what the API serves) → [`discover`], [`select`] (applications, the graph, the selection) →
 //! rules and volumes under one lock → [`certificate`] → [`point`]. The recover side turns a point back
 //! into objects.
 //!
@@ -10,14 +10,20 @@
 pub mod api;
 pub mod certificate;
 pub mod clean;
+pub mod collect;
 pub mod compare;
+pub mod discover;
 pub mod discovery;
+pub mod error;
 pub mod graph;
 pub mod kinds;
 pub mod object;
 pub mod order;
 pub mod point;
 pub mod refs;
+pub mod select;
 pub mod selector;
 pub mod transform;
+pub mod volumes;
+pub mod world;
 pub mod yaml;

@@ -3,10 +3,20 @@
 //! The bytes are fixed in `docs/formats/recovery-point.md`. One commit holds everything (promise P1): objects,
 //! volumes, certificate and what the API looked like.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+
+use repo::{
+    CommitDraft, CommitId, CommitInfo, EntryKind, Lane, ManifestEntry, Outcome, Reader, Repository, Root,
+    Writer,
+};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::api::ResourceType;
+use crate::api::{ApiResources, ResourceType};
+use crate::certificate::{Certificate, Level};
+use crate::graph::Graph;
 use crate::object::ObjectKey;
 
 /// The format this release writes, and the newest it reads.
@@ -172,4 +182,283 @@ pub struct PointMeta {
     /// The release that wrote it.
     #[serde(default)]
     pub holdfast: String,
+}
+
+/// Names of the manifest's entries.
+mod entry {
+    pub const POINT: &str = "point.json";
+    pub const OBJECTS: &str = "objects.jsonl";
+    pub const CERTIFICATE: &str = "certificate.json";
+    pub const VOLUMES: &str = "volumes.json";
+    pub const DISCOVERY: &str = "discovery.json";
+}
+
+/// The manifest entry of a claim's files.
+pub fn volume_entry(namespace: &str, claim: &str) -> String {
+    format!("volume/{namespace}/{claim}")
+}
+
+/// A recovery point, but for the bytes of its volumes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// What it is.
+    pub meta: PointMeta,
+    /// Its objects, sorted by key.
+    pub objects: Vec<StoredObject>,
+    /// Its account of completeness.
+    pub certificate: Certificate,
+    /// Its volumes.
+    pub volumes: Vec<VolumeRecord>,
+    /// The API as it was served.
+    pub discovery: ApiResources,
+}
+
+impl Point {
+    /// Writes everything but the volumes, whose entries are handed in, and drafts the commit (promise P1: one).
+    pub fn write(
+        &self,
+        writer: &Writer,
+        volumes: Vec<ManifestEntry>,
+        parents: Vec<CommitId>,
+    ) -> Result<CommitDraft, repo::Error> {
+        let mut manifest = volumes;
+        manifest.push(document(writer, entry::POINT, &self.meta)?);
+        manifest.push(document(writer, entry::CERTIFICATE, &self.certificate)?);
+        manifest.push(document(writer, entry::VOLUMES, &self.volumes)?);
+        manifest.push(document(writer, entry::DISCOVERY, &self.discovery)?);
+        let mut lines = writer.stream(Lane::Data);
+        // Sorted, so that an object that did not change lies between the same neighbours as in the last point and
+        // its bytes are found again.
+        let mut sorted: Vec<&StoredObject> = self.objects.iter().collect();
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        for object in sorted {
+            let mut line = encode(object)?;
+            line.push(b'\n');
+            lines.append(&line)?;
+        }
+        manifest.push(bytes_entry(entry::OBJECTS, lines.finish()?));
+        Ok(CommitDraft {
+            kind: COMMIT_KIND.into(),
+            labels: self.labels(),
+            figures: self.figures(),
+            parents,
+            started: i64::try_from(self.meta.started.as_nanosecond()).unwrap_or(0),
+            manifest,
+        })
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let consistency = self.meta.consistency.map_or("none", Consistency::word);
+        [
+            ("application", self.meta.application.clone()),
+            ("cluster", self.meta.cluster.id.clone()),
+            ("namespaces", self.meta.namespaces.join(",")),
+            ("consistency", consistency.to_owned()),
+            ("complete", self.certificate.complete.to_string()),
+            ("holdfast", self.meta.holdfast.clone()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    fn figures(&self) -> BTreeMap<String, u64> {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let role = |role: Role| count(self.objects.iter().filter(|o| o.role == role).count());
+        let with_data = || self.volumes.iter().filter(|v| v.missing.is_none());
+        [
+            ("objects", count(self.objects.len())),
+            ("shared", role(Role::Shared)),
+            ("cluster_scoped", role(Role::Cluster)),
+            ("volumes", count(with_data().count())),
+            ("volumes_missing", count(self.volumes.len() - with_data().count())),
+            ("references_missing", count(self.certificate.missing().count())),
+            (
+                "findings",
+                count(self.certificate.findings.iter().filter(|f| f.severity > Level::Note).count()),
+            ),
+            ("bytes", with_data().map(|v| v.bytes).sum()),
+            ("files", with_data().map(|v| v.files).sum()),
+            ("hold_ms", self.meta.rules.iter().map(|r| r.held_ms).max().unwrap_or(0)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    /// Reads a point, without its volumes' bytes.
+    pub fn read(reader: &Reader, info: &CommitInfo) -> Result<Point, repo::Error> {
+        let contents = Contents::open(reader, info)?;
+        Ok(Point {
+            meta: contents.meta()?,
+            objects: contents.objects()?.collect::<Result<_, _>>()?,
+            certificate: contents.certificate()?,
+            volumes: contents.volumes()?,
+            discovery: contents.discovery()?,
+        })
+    }
+
+    /// Its objects and references.
+    pub fn graph(&self) -> Graph {
+        let objects: BTreeSet<ObjectKey> = self.objects.iter().map(|o| o.key.clone()).collect();
+        self.certificate.graph(objects)
+    }
+}
+
+/// What a commit contains, read piece by piece: for who needs only the certificate, or has no room for all objects.
+pub struct Contents<'r> {
+    reader: &'r Reader,
+    commit: CommitId,
+    manifest: BTreeMap<String, ManifestEntry>,
+}
+
+impl<'r> Contents<'r> {
+    /// Reads the manifest. Refuses what is no recovery point, or of a newer format.
+    pub fn open(reader: &'r Reader, info: &CommitInfo) -> Result<Contents<'r>, repo::Error> {
+        if info.summary.kind != COMMIT_KIND {
+            return Err(repo::Error::invalid(format!(
+                "commit {} is of kind {:?}, not a recovery point of an application",
+                info.id, info.summary.kind
+            )));
+        }
+        let manifest = reader.manifest(&info.id)?.into_iter().map(|e| (e.name.clone(), e)).collect();
+        let contents = Contents { reader, commit: info.id, manifest };
+        // Only the number is read first: a newer format may have changed all the rest.
+        let version =
+            contents.document::<Value>(entry::POINT)?.get("format").and_then(Value::as_u64).unwrap_or(0);
+        if version > u64::from(FORMAT) {
+            let url = format!("recovery point {}", info.id);
+            return Err(repo::Error::NewerFormat { url, version, known: u64::from(FORMAT) });
+        }
+        Ok(contents)
+    }
+
+    /// What the point is.
+    pub fn meta(&self) -> Result<PointMeta, repo::Error> {
+        self.document(entry::POINT)
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> Result<Certificate, repo::Error> {
+        self.document(entry::CERTIFICATE)
+    }
+
+    /// Its volumes.
+    pub fn volumes(&self) -> Result<Vec<VolumeRecord>, repo::Error> {
+        self.document(entry::VOLUMES)
+    }
+
+    /// The API as it was served.
+    pub fn discovery(&self) -> Result<ApiResources, repo::Error> {
+        self.document(entry::DISCOVERY)
+    }
+
+    /// The manifest entry of a volume's files.
+    pub fn volume(&self, record: &VolumeRecord) -> Option<&ManifestEntry> {
+        self.manifest.get(record.entry.as_ref()?)
+    }
+
+    /// Its objects, one after the other.
+    pub fn objects(&self) -> Result<Objects<'_>, repo::Error> {
+        let root = self.root(entry::OBJECTS)?;
+        Ok(Objects {
+            lines: BufReader::new(Box::new(self.reader.stream(&root))),
+            number: 0,
+            commit: self.commit,
+            over: false,
+        })
+    }
+
+    fn root(&self, name: &str) -> Result<Root, repo::Error> {
+        match self.manifest.get(name) {
+            Some(entry) => Ok(entry.root),
+            None => Err(repo::Error::missing(
+                format!("{name} of recovery point {}", self.commit),
+                "every recovery point has it",
+            )),
+        }
+    }
+
+    fn document<T: DeserializeOwned>(&self, name: &str) -> Result<T, repo::Error> {
+        let root = self.root(name)?;
+        serde_json::from_reader(BufReader::new(self.reader.stream(&root)))
+            .map_err(|e| decoding(e, name, &self.commit))
+    }
+}
+
+/// The objects of a point, one after the other.
+pub struct Objects<'r> {
+    lines: BufReader<Box<dyn std::io::Read + 'r>>,
+    number: u64,
+    commit: CommitId,
+    over: bool,
+}
+
+impl Iterator for Objects<'_> {
+    type Item = Result<StoredObject, repo::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let mut line = Vec::new();
+        self.number += 1;
+        let what = format!("{} line {}", entry::OBJECTS, self.number);
+        let item = match self.lines.read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(serde_json::from_slice(&line).map_err(|e| decoding(e, &what, &self.commit))),
+            Err(e) => Some(Err(from_io(e, &what, &self.commit))),
+        };
+        // After an error there is nothing to go on with.
+        self.over = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, repo::Error> {
+    serde_json::to_vec(value).map_err(|e| {
+        repo::Error::invalid(format!("a part of the recovery point cannot be written as JSON: {e}"))
+    })
+}
+
+fn document<T: Serialize>(writer: &Writer, name: &str, value: &T) -> Result<ManifestEntry, repo::Error> {
+    let mut stream = writer.stream(Lane::Data);
+    stream.append(&encode(value)?)?;
+    Ok(bytes_entry(name, stream.finish()?))
+}
+
+fn bytes_entry(name: &str, root: Root) -> ManifestEntry {
+    ManifestEntry { name: name.into(), kind: EntryKind::Bytes, root, figures: BTreeMap::new() }
+}
+
+fn decoding(error: serde_json::Error, what: &str, commit: &CommitId) -> repo::Error {
+    if error.is_io() {
+        return from_io(error.into(), what, commit);
+    }
+    // Every byte was authenticated, so it was written like this.
+    repo::Error::damaged(
+        format!("{what} of recovery point {commit}"),
+        format!("it is not what the format says: {error}"),
+    )
+}
+
+fn from_io(error: std::io::Error, what: &str, commit: &CommitId) -> repo::Error {
+    match repo::Error::from_io(error) {
+        Ok(error) => error,
+        Err(error) => repo::Error::failed(format!("{what} of recovery point {commit}: {error}")),
+    }
+}
+
+/// The recovery points of a repository, oldest first: of one application, or all.
+pub fn points(
+    repository: &Repository,
+    application: Option<&str>,
+) -> Result<Outcome<Vec<CommitInfo>>, repo::Error> {
+    let mut commits = repository.commits()?;
+    commits.done.retain(|info| {
+        info.summary.kind == COMMIT_KIND
+            && application
+                .is_none_or(|name| info.summary.labels.get("application").is_some_and(|a| a == name))
+    });
+    Ok(commits)
 }

@@ -67,6 +67,14 @@ impl Selector {
         Ok(Selector(needs))
     }
 
+    /// A label that everything it selects has, to look for candidates by.
+    pub fn one_label(&self) -> Option<(&str, &str)> {
+        self.0.iter().find_map(|(key, need)| match need {
+            Need::In(set) if set.len() == 1 => Some((key.as_str(), set.first()?.as_str())),
+            _ => None,
+        })
+    }
+
     /// Does it select an object with these labels?
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|(key, need)| match (need, labels.get(key)) {

@@ -33,15 +33,15 @@ pub static GATEWAY: KindInfo =
 pub static DEVICE: KindInfo =
     KindInfo { group: "resource.k8s.io", kind: "DeviceClass", order: Order::Class, ..PLAIN };
 /// CSIDriver.
-pub static CSI_DRIVER: KindInfo =
-    KindInfo { group: "storage.k8s.io", kind: "CSIDriver", order: Order::Class, keep: keep_driver, ..PLAIN };
+pub static CSI_DRIVER: KindInfo = KindInfo {
+    group: "storage.k8s.io",
+    kind: "CSIDriver",
+    ignored: Some("it is installed with its driver"),
+    ..PLAIN
+};
 
 fn keep_priority(class: &Object, _: Lookup<'_>) -> Keep {
     if class.name().starts_with("system-") { Keep::No("it comes with every cluster") } else { Keep::Yes }
-}
-
-fn keep_driver(_: &Object, _: Lookup<'_>) -> Keep {
-    Keep::No("it is installed with its driver")
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
         };
         assert!(matches!(of("scheduling.k8s.io/v1", "PriorityClass", "system-node-critical"), Keep::No(_)));
         assert_eq!(of("scheduling.k8s.io/v1", "PriorityClass", "high"), Keep::Yes);
-        assert!(matches!(of("storage.k8s.io/v1", "CSIDriver", "x"), Keep::No(_)));
+        assert!(crate::kinds::lookup("storage.k8s.io", "CSIDriver").ignored.is_some());
         assert_eq!(of("networking.k8s.io/v1", "IngressClass", "nginx"), Keep::Yes);
     }
 }

@@ -118,6 +118,8 @@ pub struct KindInfo {
     pub kind: &'static str,
     /// Other groups that serve the very same objects (`extensions`): not listed a second time.
     pub also: &'static [&'static str],
+    /// Why the whole kind is not even read: it is never stored.
+    pub ignored: Option<&'static str>,
     /// When it is applied.
     pub order: Order,
     /// Names it holds.
@@ -159,6 +161,7 @@ pub const PLAIN: KindInfo = KindInfo {
     group: "",
     kind: "",
     also: &[],
+    ignored: None,
     order: Order::Custom,
     refs: &[],
     pod_spec: None,
@@ -331,11 +334,14 @@ pub(crate) mod testing {
     use super::*;
     use crate::refs::Target;
 
-    /// `ConfigMap shop/c config /spec/…`, without the namespace everything has.
+    /// `ConfigMap shop/c config /spec/…`, without what everything has: a namespace, and the
+    /// default account.
     pub(crate) fn refs(object: &Value) -> Vec<String> {
         crate::refs::of(&Object(object.clone()))
             .into_iter()
-            .filter(|found| found.via != RefKind::Namespace)
+            .filter(|found| {
+                found.via != RefKind::Namespace && !(found.via == RefKind::ServiceAccount && found.optional)
+            })
             .map(|found| {
                 let to = match found.target {
                     Target::Object(key) => key.to_string(),

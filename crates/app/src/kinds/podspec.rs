@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{RefRule, To, rule};
 use crate::graph::RefKind;
-use crate::object::Object;
+use crate::object::{Object, ObjectKey};
 use crate::refs::{Found, services_below, services_in};
 
 const CONFIG_MAP: To = To::Here("", "ConfigMap");
@@ -64,8 +64,14 @@ pub(crate) static REFS: &[&[RefRule]] = &[
     ],
 ];
 
-/// What a table cannot say: services named in environment, arguments and commands.
+/// What a table cannot say: services named in environment, arguments and commands, and the account that is meant
+/// where none is named.
 pub(crate) fn find(object: &Object, base: &str, found: &mut Vec<Found>) {
+    let at = format!("{base}/serviceAccountName");
+    if object.str(&at).is_empty() {
+        let key = ObjectKey::new("", "ServiceAccount", object.namespace(), "default");
+        found.push(Found::object(key, RefKind::ServiceAccount, at).optional());
+    }
     for list in ["containers", "initContainers"] {
         let containers = object.at(&format!("{base}/{list}")).and_then(Value::as_array);
         for (index, container) in containers.into_iter().flatten().enumerate() {

@@ -34,7 +34,8 @@ fn clean(original: &Object, account: &mut Value) {
 
 fn keep(account: &Object, _: Lookup<'_>) -> Keep {
     // `default` with something on it (pull secrets) is somebody's work.
-    let is_bare = account.at("/imagePullSecrets").is_none() && account.annotations().is_empty();
+    let is_bare = account.at("/imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
+        && account.annotations().is_empty();
     if account.name() == "default" && is_bare { Keep::No("every namespace gets it") } else { Keep::Yes }
 }
 

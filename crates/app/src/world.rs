@@ -1,0 +1,393 @@
+//! What the cluster holds right now, as far as we may see it, with every reference resolved.
+//!
+//! Observing never ends at one thing that cannot be read: a kind that is forbidden or broken is remembered, so
+//! that the certificate can say "not readable" and not "not there". It ends when nothing may be read at all, or
+//! when the cluster itself does not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use repo::Finding;
+use serde_json::Value;
+
+use crate::api::{ApiError, Cluster, ResourceType};
+use crate::error::Error;
+use crate::graph::{Edge, RefKind};
+use crate::kinds::{self, Keep, KindInfo, custom_resource_definition};
+use crate::object::{Object, ObjectKey, string_map};
+use crate::refs::{self, Target};
+use crate::selector::{Selector, glob};
+
+/// Lists asked for at the same time.
+const LISTS_AT_ONCE: usize = 8;
+/// Up to so many namespaces are listed one by one.
+const NAMESPACES_ONE_BY_ONE: usize = 3;
+
+/// An object and the type it was read as.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Its type.
+    pub resource: Arc<ResourceType>,
+    /// The object, untouched.
+    pub object: Object,
+}
+
+impl Observed {
+    /// What its kind means.
+    pub fn info(&self) -> &'static KindInfo {
+        kinds::lookup(&self.resource.group, &self.resource.kind)
+    }
+}
+
+/// Why something could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The credentials may not.
+    Forbidden,
+    /// Whoever serves it does not answer properly.
+    Broken,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// The objects.
+    pub objects: BTreeMap<ObjectKey, Observed>,
+    /// Namespaces that were read in full, as far as allowed.
+    pub namespaces: BTreeSet<String>,
+    /// Kinds that could not be read, by (group, kind, namespace or "").
+    pub unread: BTreeMap<(String, String, String), Unread>,
+    /// What was found on the way.
+    pub findings: Vec<Finding>,
+}
+
+impl World {
+    /// An object.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.objects.get(key).map(|seen| &seen.object)
+    }
+
+    /// Does this object belong into a point?
+    pub fn keep(&self, seen: &Observed) -> Keep {
+        (seen.info().keep)(&seen.object, &|key| self.get(key))
+    }
+
+    /// Could this object not be read, if it exists?
+    pub fn unread(&self, key: &ObjectKey) -> Option<Unread> {
+        let at = |namespace: &str| (key.group.clone(), key.kind.clone(), namespace.to_owned());
+        self.unread.get(&at(&key.namespace)).or_else(|| self.unread.get(&at(""))).copied()
+    }
+
+    fn add(&mut self, resource: &Arc<ResourceType>, object: Object) {
+        let mut key = object.key();
+        canonical(&mut key);
+        self.objects.insert(key, Observed { resource: resource.clone(), object });
+    }
+}
+
+/// The group a kind is at home in: a Deployment of `extensions` is that of `apps`.
+pub fn canonical(key: &mut ObjectKey) {
+    let info = kinds::lookup(&key.group, &key.kind);
+    if !info.kind.is_empty() && info.group != key.group {
+        key.group = info.group.to_owned();
+    }
+}
+
+/// Types worth reading: in the version to use, listable, not passing, and each object once.
+fn types(cluster: &Cluster) -> Vec<ResourceType> {
+    let api = &cluster.resources;
+    api.preferred()
+        .filter(|t| t.can("list") && t.can("get"))
+        .filter(|t| {
+            let info = kinds::lookup(&t.group, &t.kind);
+            let is_served_at_home =
+                info.group != t.group && !info.kind.is_empty() && api.find(info.group, &t.kind).is_some();
+            info.ignored.is_none() && !is_served_at_home
+        })
+        .cloned()
+        .collect()
+}
+
+/// The namespaces that patterns mean. Without a pattern: all but those of Kubernetes itself.
+pub async fn namespaces(cluster: &Cluster, patterns: &[String]) -> Result<BTreeSet<String>, Error> {
+    let is_glob = |p: &String| p.contains(['*', '?']);
+    let Some(resource) = cluster.resources.find("", "Namespace") else {
+        return Err(Error::NotFound("the cluster serves no namespaces".into()));
+    };
+    if !patterns.is_empty() && !patterns.iter().any(is_glob) {
+        let mut found = BTreeSet::new();
+        for name in patterns {
+            match cluster.get(resource, "", name).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(Error::NotFound(format!("there is no namespace {name:?}"))),
+                // Who may read inside a namespace may often not read the namespace: go in and see.
+                Err(ApiError::Denied { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+            found.insert(name.clone());
+        }
+        return Ok(found);
+    }
+    let all = cluster.list(resource, None, None).await?;
+    let names = all.iter().map(|n| n.name().to_owned());
+    let found: BTreeSet<String> = if patterns.is_empty() {
+        names.filter(|n| !["kube-system", "kube-public", "kube-node-lease"].contains(&n.as_str())).collect()
+    } else {
+        names.filter(|n| patterns.iter().any(|p| glob(p, n))).collect()
+    };
+    if found.is_empty() && !patterns.is_empty() {
+        return Err(Error::NotFound(format!("no namespace fits {}", patterns.join(", "))));
+    }
+    Ok(found)
+}
+
+/// Reads everything in these namespaces, and everything cluster-scoped.
+pub async fn observe(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<World, Error> {
+    let mut world = World { namespaces: namespaces.clone(), ..World::default() };
+    for broken in &cluster.resources.broken {
+        world.findings.push(Finding::warning(
+            "api-group-broken",
+            &broken.group_version,
+            format!(
+                "it is announced and does not answer, so what it holds is not in the point: {}",
+                broken.message
+            ),
+        ));
+    }
+    // Many namespaces are read in one list a kind, if the credentials reach that far; else one by one.
+    let in_one = namespaces.len() > NAMESPACES_ONE_BY_ONE;
+    let mut wanted = Vec::new();
+    for resource in types(cluster) {
+        if resource.namespaced && !in_one {
+            wanted.extend(namespaces.iter().map(|n| (resource.clone(), Some(n.clone()))));
+        } else {
+            wanted.push((resource, None));
+        }
+    }
+    let mut lists = cluster.list_all(wanted, LISTS_AT_ONCE).await;
+    if in_one {
+        let refused =
+            |(resource, _, result): &mut (ResourceType, Option<String>, Result<Vec<Object>, ApiError>)| {
+                resource.namespaced && matches!(result, Err(ApiError::Denied { .. }))
+            };
+        let again: Vec<_> = lists
+            .extract_if(.., refused)
+            .flat_map(|(resource, ..)| namespaces.iter().map(move |n| (resource.clone(), Some(n.clone()))))
+            .collect();
+        lists.extend(cluster.list_all(again, LISTS_AT_ONCE).await);
+    }
+    let (mut read, mut denied) = (0, None);
+    let mut uids = BTreeSet::new();
+    for (resource, namespace, result) in lists {
+        let resource = Arc::new(resource);
+        match result {
+            Ok(objects) => {
+                read += usize::from(resource.namespaced);
+                for object in objects {
+                    if resource.namespaced && !namespaces.contains(object.namespace()) {
+                        continue;
+                    }
+                    // The same object under a group we do not know the kinship of.
+                    if object.uid().is_empty() || uids.insert(object.uid().to_owned()) {
+                        world.add(&resource, object);
+                    }
+                }
+            }
+            Err(error) => {
+                if let (ApiError::Denied { .. }, true) = (&error, namespace.is_some()) {
+                    denied.get_or_insert_with(|| error.to_string());
+                }
+                world.missed(&resource, namespace.as_deref().unwrap_or(""), error)?;
+            }
+        }
+    }
+    match denied {
+        Some(why) if read == 0 => {
+            Err(Error::Denied(format!("nothing in {} may be read: {why}", join(namespaces))))
+        }
+        _ => Ok(world),
+    }
+}
+
+fn join(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl World {
+    /// Remembers a list that failed. Ends the work if the cluster itself is gone.
+    fn missed(&mut self, resource: &ResourceType, namespace: &str, error: ApiError) -> Result<(), Error> {
+        let of_kubernetes = !resource.group.contains('.') || resource.group.ends_with(".k8s.io");
+        let place = if namespace.is_empty() { String::new() } else { format!(" in {namespace}") };
+        let what = format!("{}{place}", resource.full_name());
+        let mut key = ObjectKey::new(&resource.group, &resource.kind, namespace, "");
+        canonical(&mut key);
+        let finding = match error {
+            ApiError::Denied { message, .. } => {
+                self.unread.insert((key.group, key.kind, key.namespace), Unread::Forbidden);
+                // Who protects one namespace may rarely read the cluster's own objects; what the application needs
+                // of them is asked for by name, and the certificate says what could not be had.
+                let (code, scope) = if namespace.is_empty() {
+                    ("forbidden-cluster", "")
+                } else {
+                    ("forbidden", "; the point lacks them")
+                };
+                Finding::warning(code, what, format!("these credentials may not list them{scope}: {message}"))
+            }
+            ApiError::Unreachable { .. } if of_kubernetes => return Err(error.into()),
+            // It went away between discovery and now, or cannot be listed after all.
+            ApiError::NotFound { .. } | ApiError::Invalid { .. } => {
+                Finding::note("not-listable", what, error.to_string())
+            }
+            error => {
+                self.unread.insert((key.group, key.kind, key.namespace), Unread::Broken);
+                Finding::warning(
+                    "unreadable",
+                    what,
+                    format!("listing them failed, so the point lacks them: {error}"),
+                )
+            }
+        };
+        self.findings.push(finding);
+        Ok(())
+    }
+
+    /// Asks for one object that is outside of what was read: of another namespace, or where only names may be read.
+    pub async fn fetch(&mut self, cluster: &Cluster, key: &ObjectKey) -> Result<(), Error> {
+        let Some(resource) = cluster.resources.find(&key.group, &key.kind) else { return Ok(()) };
+        let at = (key.group.clone(), key.kind.clone(), key.namespace.clone());
+        match cluster.get(resource, &key.namespace, &key.name).await {
+            Ok(Some(object)) => self.add(&Arc::new(resource.clone()), object),
+            Ok(None) => {}
+            Err(ApiError::Denied { .. }) => {
+                self.unread.insert(at, Unread::Forbidden);
+            }
+            Err(e @ ApiError::Unreachable { .. }) => return Err(e.into()),
+            Err(_) => {
+                self.unread.insert(at, Unread::Broken);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pods and pod makers by their labels, so that a selector looks only at candidates.
+#[derive(Default)]
+struct ByLabel {
+    all: BTreeMap<String, Vec<usize>>,
+    with: BTreeMap<(String, String, String), Vec<usize>>,
+    entries: Vec<(ObjectKey, BTreeMap<String, String>)>,
+}
+
+impl ByLabel {
+    fn of(world: &World) -> ByLabel {
+        let mut index = ByLabel::default();
+        for (key, seen) in &world.objects {
+            let Some(labels) = pod_labels(seen) else { continue };
+            let at = index.entries.len();
+            index.all.entry(key.namespace.clone()).or_default().push(at);
+            for (name, value) in &labels {
+                index.with.entry((key.namespace.clone(), name.clone(), value.clone())).or_default().push(at);
+            }
+            index.entries.push((key.clone(), labels));
+        }
+        index
+    }
+
+    fn select(&self, namespace: &str, selector: &Selector) -> impl Iterator<Item = &ObjectKey> {
+        let candidates = match selector.one_label() {
+            Some((name, value)) => self.with.get(&(namespace.to_owned(), name.to_owned(), value.to_owned())),
+            None => self.all.get(namespace),
+        };
+        let selector = selector.clone();
+        candidates.into_iter().flatten().filter_map(move |at| {
+            let (key, labels) = self.entries.get(*at)?;
+            selector.matches(labels).then_some(key)
+        })
+    }
+}
+
+/// The labels its pods have: a pod's own, or those of a template.
+pub fn pod_labels(seen: &Observed) -> Option<BTreeMap<String, String>> {
+    let base = seen.info().pod_spec?.strip_suffix("/spec")?;
+    Some(string_map(seen.object.at(&format!("{base}/metadata/labels"))))
+}
+
+impl World {
+    /// Every reference of every object, resolved against what was seen. Sorted by the referring object.
+    pub fn edges(&self) -> BTreeMap<ObjectKey, Vec<Edge>> {
+        let index = ByLabel::of(self);
+        self.objects.iter().map(|(key, seen)| (key.clone(), self.edges_of(key, seen, &index))).collect()
+    }
+
+    /// References of objects that came later, with [`World::fetch`].
+    pub fn edges_of_one(&self, key: &ObjectKey) -> Vec<Edge> {
+        // A fetched object is alone in its namespace, so what it selects cannot be told: an empty index says so.
+        self.objects.get(key).map_or_else(Vec::new, |seen| self.edges_of(key, seen, &ByLabel::default()))
+    }
+
+    fn edges_of(&self, key: &ObjectKey, seen: &Observed, index: &ByLabel) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for found in refs::of(&seen.object) {
+            let mut push = |to: ObjectKey| {
+                edges.push(Edge {
+                    from: key.clone(),
+                    to,
+                    via: found.via,
+                    at: found.at.clone(),
+                    optional: found.optional,
+                });
+            };
+            match found.target {
+                Target::Object(mut to) => {
+                    canonical(&mut to);
+                    if found.via == RefKind::Owner && !self.objects.contains_key(&to) {
+                        // An owner is here or cluster-scoped; the reference does not say which.
+                        let cluster_scoped = ObjectKey { namespace: String::new(), ..to.clone() };
+                        if self.objects.contains_key(&cluster_scoped) {
+                            to = cluster_scoped;
+                        }
+                    }
+                    push(to);
+                }
+                Target::Pods(namespace, selector) => {
+                    for to in index.select(&namespace, &selector).filter(|to| *to != key) {
+                        push(to.clone());
+                    }
+                }
+            }
+        }
+        if seen.info().kind.is_empty() && !seen.resource.group.is_empty() {
+            let to = custom_resource_definition::definition(&seen.resource.plural, &seen.resource.group);
+            edges.push(Edge {
+                from: key.clone(),
+                to,
+                via: RefKind::Definition,
+                at: "/kind".into(),
+                optional: false,
+            });
+        }
+        edges.sort();
+        edges.dedup();
+        edges
+    }
+}
+
+/// Volumes of a pod spec that no backup of claims reaches, as (name, what it is).
+pub fn unprotected_volumes(seen: &Observed) -> Vec<(String, &'static str)> {
+    let Some(base) = seen.info().pod_spec else { return Vec::new() };
+    let volumes = seen.object.at(&format!("{base}/volumes")).and_then(Value::as_array);
+    let kinds = [
+        ("emptyDir", "emptyDir: gone with its pod"),
+        ("hostPath", "hostPath: a directory of one node"),
+        ("nfs", "nfs: mounted past any claim"),
+        ("ephemeral", "ephemeral: gone with its pod"),
+    ];
+    volumes
+        .into_iter()
+        .flatten()
+        .filter_map(|volume| {
+            let (_, what) = kinds.iter().find(|(kind, _)| volume.get(kind).is_some())?;
+            Some((volume.get("name")?.as_str()?.to_owned(), *what))
+        })
+        .collect()
+}
