@@ -33,8 +33,13 @@ apt_install() {
     apt=(apt-get -qq -o DPkg::Lock::Timeout=900 -o Dpkg::Use-Pty=0)
     install=("${apt[@]}" install -y --no-install-recommends "${missing[@]}")
     # Package lists that are absent, or so old that they name files the mirror no longer has, are fetched anew.
-    "${install[@]}" >&2 </dev/null || { "${apt[@]}" update >&2 && "${install[@]}" >&2 </dev/null; }
-  ) || die "apt-get could not install ${missing[*]}; its messages are above"
+    "${install[@]}" || { "${apt[@]}" update && "${install[@]}"; }
+  ) >"${TMPDIR:-/tmp}/holdfast-apt.$$" 2>&1 </dev/null || {
+    cat "${TMPDIR:-/tmp}/holdfast-apt.$$" >&2
+    rm -f "${TMPDIR:-/tmp}/holdfast-apt.$$"
+    die "apt-get could not install ${missing[*]}; its messages are above"
+  }
+  rm -f "${TMPDIR:-/tmp}/holdfast-apt.$$"
 }
 
 # apt with a private source list and private package lists, so that the machine's own stay as they are.
