@@ -1,0 +1,422 @@
+//! Reading files: several threads, each a batch of names at a time.
+//!
+//! A small file is read whole into a buffer it shares with its neighbours and handed on in order, to be
+//! laid end to end with them. A large file is cut into chunks here, by the thread that reads it, and only
+//! the tickets of its chunks are handed on. Holes are asked for and skipped.
+//!
+//! A file is looked at before and after: if it was written meanwhile, that is a finding. What was read is
+//! kept (it is the best there is), and since the entry carries the change time from *before* the read, the
+//! next backup reads it again.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use repo::{Content, Finding, Lane, NodeKind, TreeEntry};
+use rustix::fs::{FileType, SeekFrom};
+use rustix::io::Errno;
+
+use super::cut::Cutter;
+use super::pool::{BODY, Buffer, Pool};
+use super::previous::{still_stored, unchanged};
+use super::sys::{self, Meta};
+use super::{Item, Linked, Parent, Stop, attributes, shown, vanished_or_unreadable};
+
+/// A batch of names of one directory.
+pub(super) struct Job {
+    pub dir: Arc<OwnedFd>,
+    /// The directory's path.
+    pub path: Vec<u8>,
+    pub names: Vec<Name>,
+    pub parts: Sender<Part>,
+}
+
+pub(super) struct Name {
+    pub name: CString,
+    pub kind: FileType,
+    pub previous: Option<TreeEntry>,
+}
+
+/// What comes out of a batch, in order.
+pub(super) enum Part {
+    /// Entries, and the bytes of the small files among them, laid end to end in the buffer's body.
+    Piece { items: Vec<Item>, bytes: Option<(Buffer, usize)> },
+    /// A chunk of the large file whose entry follows.
+    Chunk(repo::Ticket, u32),
+    /// The large file, its content still empty, whose chunks came before; `None` if it could not be
+    /// read to its end.
+    Large(Option<Box<TreeEntry>>),
+    /// It cannot go on.
+    Failed(repo::Error),
+    /// The batch is complete. A batch that ends without this was cut short.
+    End,
+}
+
+/// What the readers share.
+pub(super) struct Readers<'a> {
+    pub writer: &'a repo::Writer,
+    pub parent: Option<&'a Parent<'a>>,
+    pub pool: Pool,
+    pub cancel: &'a repo::Cancel,
+    /// Files up to this many bytes share chunks.
+    pub small: u64,
+}
+
+/// Never more holes in an entry than this: an entry has a longest size. The holes after are read as the
+/// zeros they are, and restored as zeros.
+const HOLES_MAX: usize = 65_536;
+
+impl Readers<'_> {
+    /// Serves batches until there are no more, or nobody wants them.
+    pub fn serve(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            if self.batch(job, true).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads one batch. `defer`: leave files of several names to the one who knows which came first.
+    pub fn batch(&self, job: Job, defer: bool) -> Result<(), Stop> {
+        let mut piece = Piece { items: Vec::with_capacity(job.names.len()), buffer: None, used: 0 };
+        for name in job.names {
+            if self.cancel.is_cancelled() {
+                return Err(Stop);
+            }
+            let mut path = job.path.clone();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.name.to_bytes());
+            self.one(&job.dir, path, name, defer, &mut piece, &job.parts)?;
+        }
+        piece.send(&job.parts)?;
+        job.parts.send(Part::End).map_err(|_| Stop)
+    }
+
+    fn one(
+        &self,
+        dir: &Arc<OwnedFd>,
+        path: Vec<u8>,
+        Name { name, kind, previous }: Name,
+        defer: bool,
+        piece: &mut Piece,
+        parts: &Sender<Part>,
+    ) -> Result<(), Stop> {
+        // A new regular file is opened at once and asked for its status then: one look-up less.
+        let mut opened = None;
+        let looked = if kind == FileType::RegularFile && previous.is_none() {
+            sys::open_file(dir, &name).and_then(|fd| {
+                let meta = sys::stat_fd(&fd)?;
+                opened = Some(fd);
+                Ok(meta)
+            })
+        } else {
+            sys::stat_at(dir, &name)
+        };
+        let meta = match looked {
+            Ok(meta) => meta,
+            Err(e) => return piece.found(vanished_or_unreadable(&path, e)),
+        };
+        if meta.kind != FileType::RegularFile {
+            return piece.special(dir, &name, path, &meta);
+        }
+        if meta.nlink > 1 && defer {
+            let linked = Linked { dir: dir.clone(), name, path, meta, previous };
+            return piece.push(Item::Linked(Box::new(linked)));
+        }
+        if let Some(entry) = previous.and_then(|previous| self.reuse(previous, &meta)) {
+            return piece.push(Item::Entry { entry, run: 0, reused: true });
+        }
+        let opened = match opened {
+            Some(fd) => Ok((fd, meta)),
+            None => {
+                sys::open_file(dir, &name).and_then(|fd| Ok((sys::stat_fd(&fd)?, fd))).map(|(m, fd)| (fd, m))
+            }
+        };
+        match opened.and_then(|(fd, meta)| Ok((sys::xattrs_fd(&fd)?, fd, meta))) {
+            Ok((xattrs, fd, meta)) if meta.kind == FileType::RegularFile => {
+                self.read(&fd, meta, xattrs, path, piece, parts)
+            }
+            Ok(_) => piece.found(changed(&path, "it was a file when it was listed and is none now")),
+            Err(e) => piece.found(vanished_or_unreadable(&path, e)),
+        }
+    }
+
+    /// The previous entry, if it still describes the file and its chunks are all there.
+    pub fn reuse(&self, previous: TreeEntry, meta: &Meta) -> Option<TreeEntry> {
+        let parent = self.parent?;
+        if !unchanged(&previous, meta, parent.started) {
+            return None;
+        }
+        match &previous.kind {
+            NodeKind::File { content, .. } if still_stored(content, parent, self.writer) => Some(previous),
+            _ => None,
+        }
+    }
+
+    fn read(
+        &self,
+        fd: &OwnedFd,
+        meta: Meta,
+        xattrs: sys::Xattrs,
+        path: Vec<u8>,
+        piece: &mut Piece,
+        parts: &Sender<Part>,
+    ) -> Result<(), Stop> {
+        let (xattrs, finding) = attributes(&path, Ok(xattrs));
+        if let Some(finding) = finding {
+            piece.found(finding)?;
+        }
+        let entry = entry(path, NodeKind::Fifo, &meta, xattrs);
+        if meta.size <= self.small {
+            self.read_small(fd, meta, entry, piece, parts)
+        } else {
+            piece.send(parts)?;
+            self.read_large(fd, meta, entry, piece, parts)
+        }
+    }
+
+    fn read_small(
+        &self,
+        fd: &OwnedFd,
+        mut meta: Meta,
+        mut entry: TreeEntry,
+        piece: &mut Piece,
+        parts: &Sender<Part>,
+    ) -> Result<(), Stop> {
+        if piece.used + self.small as usize > BODY {
+            piece.send(parts)?;
+        }
+        let used = piece.used;
+        let body = &mut piece.buffer.get_or_insert_with(|| self.pool.take()).body()[used..];
+        let mut again = true;
+        let (data, size, length, settled) = loop {
+            let read = segments(fd, &meta).and_then(|data| {
+                let (mut size, mut length) = (meta.size, 0);
+                for &(offset, part) in &data {
+                    let got = read_at(fd, &mut body[length..length + part as usize], offset)?;
+                    length += got;
+                    if (got as u64) < part {
+                        size = offset + got as u64;
+                        break;
+                    }
+                }
+                Ok((data, size, length, sys::stat_fd(fd)?))
+            });
+            match read {
+                Err(e) => return piece.found(vanished_or_unreadable(&entry.path, e)),
+                // Written while it was read: a second look costs little and mostly catches it at rest.
+                Ok((.., after)) if again && !after.same_content(&meta) && after.size <= self.small => {
+                    (meta, again) = (after, false);
+                    entry.mtime = meta.mtime;
+                }
+                Ok((data, size, length, after)) => break (data, size, length, after.same_content(&meta)),
+            }
+        };
+        if !settled {
+            piece.found(changed(&entry.path, "its content may be part old, part new"))?;
+        }
+        entry.kind = file(&meta, size, holes(&data, size));
+        piece.used += length;
+        piece.push(Item::Entry { entry, run: length, reused: false })
+    }
+
+    fn read_large(
+        &self,
+        fd: &OwnedFd,
+        meta: Meta,
+        mut entry: TreeEntry,
+        piece: &mut Piece,
+        parts: &Sender<Part>,
+    ) -> Result<(), Stop> {
+        let data = match segments(fd, &meta) {
+            Ok(data) => data,
+            Err(e) => return piece.found(vanished_or_unreadable(&entry.path, e)),
+        };
+        let mut cutter = Cutter::new(self.writer.chunker());
+        let mut emit = |chunk: Bytes| {
+            let length = chunk.len() as u32;
+            let part = match self.writer.chunk(Lane::Data, chunk) {
+                Ok(ticket) => Part::Chunk(ticket, length),
+                Err(error) => Part::Failed(error),
+            };
+            parts.send(part).map_err(|_| Stop)
+        };
+        let mut size = meta.size;
+        'data: for &(mut offset, mut length) in &data {
+            while length > 0 {
+                if self.cancel.is_cancelled() {
+                    return Err(Stop);
+                }
+                let mut buffer = self.pool.take();
+                let want = usize::try_from(length).unwrap_or(BODY).min(BODY);
+                let got = match read_at(fd, &mut buffer.body()[..want], offset) {
+                    Ok(got) => got,
+                    Err(e) => {
+                        // A file that cannot be read to its end is left out: a shorter one under its
+                        // name would look whole. The chunks sent so far serve nobody and harm nobody.
+                        parts.send(Part::Large(None)).map_err(|_| Stop)?;
+                        return piece.found(vanished_or_unreadable(&entry.path, e));
+                    }
+                };
+                cutter.feed(buffer, got, &mut emit)?;
+                offset += got as u64;
+                length -= got as u64;
+                if got < want {
+                    size = offset;
+                    break 'data;
+                }
+            }
+        }
+        cutter.finish(&mut emit)?;
+        if !sys::stat_fd(fd).is_ok_and(|after| after.same_content(&meta)) {
+            piece.found(changed(&entry.path, "its content may be part old, part new"))?;
+        }
+        entry.kind = file(&meta, size, holes(&data, size));
+        parts.send(Part::Large(Some(Box::new(entry)))).map_err(|_| Stop)
+    }
+}
+
+/// What has been read of a batch and is not handed on yet.
+struct Piece {
+    items: Vec<Item>,
+    buffer: Option<Buffer>,
+    used: usize,
+}
+
+impl Piece {
+    fn push(&mut self, item: Item) -> Result<(), Stop> {
+        self.items.push(item);
+        Ok(())
+    }
+
+    fn found(&mut self, finding: Finding) -> Result<(), Stop> {
+        self.push(Item::Finding(finding))
+    }
+
+    fn send(&mut self, parts: &Sender<Part>) -> Result<(), Stop> {
+        if self.items.is_empty() {
+            return Ok(());
+        }
+        let (items, used) = (std::mem::take(&mut self.items), std::mem::take(&mut self.used));
+        let bytes = self.buffer.take().map(|buffer| (buffer, used));
+        parts.send(Part::Piece { items, bytes }).map_err(|_| Stop)
+    }
+
+    /// Whatever is neither a file nor a directory; it is never opened.
+    fn special(&mut self, dir: &OwnedFd, name: &CString, path: Vec<u8>, meta: &Meta) -> Result<(), Stop> {
+        let (major, minor) = meta.rdev;
+        let kind = match meta.kind {
+            FileType::Symlink => match rustix::fs::readlinkat(dir, name, Vec::new()) {
+                Ok(target) => NodeKind::Symlink { target: target.into_bytes() },
+                Err(e) => return self.found(vanished_or_unreadable(&path, e)),
+            },
+            FileType::Fifo => NodeKind::Fifo,
+            FileType::Socket => NodeKind::Socket,
+            FileType::CharacterDevice => NodeKind::CharDevice { major, minor },
+            FileType::BlockDevice => NodeKind::BlockDevice { major, minor },
+            _ => {
+                return self
+                    .found(changed(&path, "it became a directory after it was listed and is left out"));
+            }
+        };
+        let (xattrs, finding) = attributes(&path, sys::xattrs_at(dir, name));
+        if let Some(finding) = finding {
+            self.found(finding)?;
+        }
+        self.push(Item::Entry { entry: entry(path, kind, meta, xattrs), run: 0, reused: false })
+    }
+}
+
+/// An entry with what every kind has.
+pub(super) fn entry(
+    path: Vec<u8>,
+    kind: NodeKind,
+    meta: &Meta,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+) -> TreeEntry {
+    TreeEntry { path, kind, mode: meta.mode, uid: meta.uid, gid: meta.gid, mtime: meta.mtime, xattrs }
+}
+
+fn file(meta: &Meta, size: u64, holes: Vec<(u64, u64)>) -> NodeKind {
+    let content = Content::Extents(Vec::new());
+    NodeKind::File { ctime: meta.ctime, inode: meta.ino, size, content, holes }
+}
+
+fn changed(path: &[u8], what: &str) -> Finding {
+    Finding::warning(
+        "changed-while-read",
+        shown(path),
+        format!(
+            "the file changed while it was read; {what}. A snapshot or a rule that holds the application avoids this"
+        ),
+    )
+}
+
+/// Where the file has data, as `(offset, length)`, ascending.
+fn segments(fd: &OwnedFd, meta: &Meta) -> Result<Vec<(u64, u64)>, Errno> {
+    let size = meta.size;
+    if !meta.may_have_holes() {
+        return Ok(if size == 0 { Vec::new() } else { vec![(0, size)] });
+    }
+    let (mut data, mut at) = (Vec::new(), 0);
+    while at < size {
+        if data.len() == HOLES_MAX {
+            data.push((at, size - at));
+            break;
+        }
+        let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // No data from here on.
+            Err(Errno::NXIO) => break,
+            // A file system that does not know holes.
+            Err(Errno::INVAL | Errno::NOTSUP) if at == 0 => return Ok(vec![(0, size)]),
+            Err(e) => return Err(e),
+        };
+        if start >= size {
+            break;
+        }
+        let end = match rustix::fs::seek(fd, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(size),
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(e),
+        };
+        data.push((start, end - start));
+        at = end;
+    }
+    Ok(data)
+}
+
+/// What lies between the data of a file of `size`.
+fn holes(data: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
+    let (mut holes, mut at) = (Vec::new(), 0);
+    for &(offset, length) in data {
+        let offset = offset.min(size);
+        if offset > at {
+            holes.push((at, offset - at));
+        }
+        at = (offset + length).min(size);
+    }
+    if at < size {
+        holes.push((at, size - at));
+    }
+    holes
+}
+
+/// Fills `buffer` from `offset`; less only at the end of the file.
+fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(got)
+}
