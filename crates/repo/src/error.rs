@@ -158,7 +158,7 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Error::Damaged { .. } | Error::Missing { .. } => true,
-            Error::Store(error) => matches!(error, StoreError::NotFound { .. } | StoreError::Short { .. }),
+            Error::Store(error) => error.is_loss(),
             _ => false,
         }
     }

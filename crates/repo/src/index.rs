@@ -9,6 +9,7 @@
 //! and remembered, so that a chunk nobody else names is reported together with it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -177,6 +178,30 @@ impl Line {
     fn key(&self) -> (u64, u64) {
         (self.high, self.low)
     }
+
+    /// Offset, sealed and plain length.
+    fn unpack(&self) -> (u32, u32, u32) {
+        let place = self.place;
+        ((place >> 37) as u32, (place >> 18) as u32 & 0x7_ffff, (place as u32 & 0x3_ffff) + 1)
+    }
+}
+
+/// One place of one chunk, as `check` walks over them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    key: (u64, u64),
+    /// The number of the pack.
+    pub(crate) pack: u32,
+    pub(crate) offset: u32,
+    pub(crate) sealed: u32,
+    pub(crate) plain: u32,
+}
+
+impl Place {
+    /// Whether it is of this chunk, as far as the index keeps its id.
+    pub(crate) fn is_of(&self, id: &ChunkId) -> bool {
+        self.key == key_of(id)
+    }
 }
 
 fn key_of(id: &ChunkId) -> (u64, u64) {
@@ -330,17 +355,22 @@ impl Index {
 
     /// The places of a chunk, present or not.
     fn find(&self, id: &ChunkId) -> &[Line] {
+        self.lines.get(self.places_of(id)).unwrap_or_default()
+    }
+
+    /// The numbers of the places of a chunk; see [`Index::place`].
+    pub(crate) fn places_of(&self, id: &ChunkId) -> Range<usize> {
         let key = key_of(id);
         let bucket = self.bucket(key.0);
-        let range = match (self.starts.get(bucket), self.starts.get(bucket + 1)) {
+        let bounds = match (self.starts.get(bucket), self.starts.get(bucket + 1)) {
             (Some(start), Some(end)) => *start as usize..*end as usize,
-            _ => return &[],
+            _ => return 0..0,
         };
-        let lines = self.lines.get(range).unwrap_or_default();
-        let start = lines.partition_point(|line| line.key() < key);
-        let rest = &lines[start..];
-        let count = rest.iter().take_while(|line| line.key() == key).count();
-        &rest[..count]
+        let lines = self.lines.get(bounds.clone()).unwrap_or_default();
+        let first = lines.partition_point(|line| line.key() < key);
+        let count = lines[first..].iter().take_while(|line| line.key() == key).count();
+        let start = bounds.start + first;
+        start..start + count
     }
 
     fn is_absent(&self, pack: u32) -> bool {
@@ -356,15 +386,23 @@ impl Index {
     /// All places of a chunk, as (number of the pack, place).
     pub(crate) fn places(&self, id: &ChunkId) -> impl Iterator<Item = (u32, Location)> {
         self.find(id).iter().map(|line| {
-            let (place, pack) = (line.place, line.pack);
-            let location = Location {
-                pack: self.packs.get(pack as usize).map_or(PackId::ZERO, |(id, _)| *id),
-                offset: (place >> 37) as u32,
-                sealed: (place >> 18) as u32 & 0x7_ffff,
-                plain: (place as u32 & 0x3_ffff) + 1,
-            };
-            (pack, location)
+            let (offset, sealed, plain) = line.unpack();
+            let pack = self.packs.get(line.pack as usize).map_or(PackId::ZERO, |(id, _)| *id);
+            (line.pack, Location { pack, offset, sealed, plain })
         })
+    }
+
+    /// One place of every chunk.
+    pub(crate) fn first_places(&self) -> impl Iterator<Item = Place> {
+        let is_first = |at: &usize| *at == 0 || self.lines[*at].key() != self.lines[*at - 1].key();
+        (0..self.lines.len()).filter(is_first).filter_map(|at| self.place(at))
+    }
+
+    /// A place by its number, which is below [`Index::chunk_count`].
+    pub(crate) fn place(&self, number: usize) -> Option<Place> {
+        let line = self.lines.get(number)?;
+        let (offset, sealed, plain) = line.unpack();
+        Some(Place { key: line.key(), pack: line.pack, offset, sealed, plain })
     }
 
     /// A pack by its number.
@@ -372,7 +410,7 @@ impl Index {
         self.packs.get(number as usize).copied()
     }
 
-    fn number_of(&self, id: &PackId) -> Option<u32> {
+    pub(crate) fn number_of(&self, id: &PackId) -> Option<u32> {
         let at = self.by_id.binary_search_by_key(id, |number| self.packs[*number as usize].0).ok()?;
         self.by_id.get(at).copied()
     }

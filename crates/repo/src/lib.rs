@@ -13,6 +13,7 @@
 //! Everything is synchronous and uses threads; nothing here needs an async runtime around it.
 
 mod cbor;
+pub mod check;
 mod chunk;
 mod commit;
 mod crypto;
@@ -27,6 +28,7 @@ pub mod object;
 pub mod pack;
 pub mod reader;
 mod repo;
+pub mod stats;
 pub mod store;
 mod stream;
 pub mod tree;

@@ -122,6 +122,11 @@ impl Reader {
         self.core.index.findings()
     }
 
+    /// The index it reads by.
+    pub(crate) fn index(&self) -> &Index {
+        &self.core.index
+    }
+
     /// One chunk, verified.
     pub fn chunk(&self, id: &ChunkId) -> Result<Bytes, Error> {
         self.core.chunk(id)
@@ -459,6 +464,11 @@ fn read_ref(level: u8, bytes: &[u8]) -> Root {
     let (id, length) = bytes.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
     let length = length.first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight));
     Root { level, length, id: ChunkId(*id) }
+}
+
+/// What a node refers to, in order; the node has passed [`check_node`].
+pub(crate) fn node_refs(level: u8, node: &[u8]) -> impl Iterator<Item = Root> {
+    node.as_chunks::<REF_LEN>().0.iter().map(move |one| read_ref(level, one))
 }
 
 /// Whether the bytes are a node of a stream of `length` bytes.

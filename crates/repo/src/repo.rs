@@ -229,6 +229,11 @@ impl Repository {
         self.0.chunk_bytes
     }
 
+    /// The header's bytes, as it was opened with.
+    pub(crate) fn header(&self) -> &Bytes {
+        &self.0.header
+    }
+
     pub(crate) fn secrets(&self) -> &Keys {
         &self.0.keys
     }

@@ -29,6 +29,8 @@ pub struct Faults {
     pub flip_per_mille: u16,
     /// So many of a thousand reads come back cut short.
     pub cut_per_mille: u16,
+    /// Reads of keys that begin so fail as from a bad sector.
+    pub unreadable_prefix: Option<String>,
     /// After so many calls that change the store (put, delete) everything fails, as if the process had died.
     pub die_after_changes: Option<u64>,
     /// Whether the deadly call itself lands before the end.
@@ -151,6 +153,13 @@ impl<S: Store> Faulty<S> {
     /// Does to read bytes what the medium or the wire did.
     fn spoil(&self, key: &str, result: Result<Bytes, StoreError>) -> Result<Bytes, StoreError> {
         let bytes = result?;
+        if self.faults.unreadable_prefix.as_ref().is_some_and(|prefix| key.starts_with(prefix)) {
+            return Err(StoreError::Unreadable {
+                key: key.to_owned(),
+                url: self.inner.url(),
+                reason: "a bad sector, on purpose".to_owned(),
+            });
+        }
         if bytes.is_empty() {
             return Ok(bytes);
         }

@@ -303,6 +303,17 @@ impl LocalStore {
         }
     }
 
+    /// What the medium does not give is lost, for all we know; another copy of it may not be.
+    fn read_error(&self, key: &str, error: &io::Error) -> StoreError {
+        match Errno::from_io_error(error) {
+            Some(Errno::IO | Errno::BADMSG | Errno::UCLEAN | Errno::NXIO | Errno::NODATA) => {
+                let reason = format!("{error}; look at the kernel's log and at the disk");
+                StoreError::Unreadable { key: key.to_owned(), url: self.url.clone(), reason }
+            }
+            _ => self.io_error(key, "read", error),
+        }
+    }
+
     fn error(&self, key: &str, what: &str, errno: Errno) -> StoreError {
         let (key, url) = (key.to_owned(), self.url.clone());
         let text = io::Error::from(errno);
@@ -387,7 +398,7 @@ impl Store for LocalStore {
         bytes
             .try_reserve_exact(capacity)
             .map_err(|_| self.other(key, format!("has {size} bytes, which do not fit into memory")))?;
-        file.read_to_end(&mut bytes).map_err(|e| self.io_error(key, "read", &e))?;
+        file.read_to_end(&mut bytes).map_err(|e| self.read_error(key, &e))?;
         Ok(bytes.into())
     }
 
@@ -409,7 +420,7 @@ impl Store for LocalStore {
                 short()?;
                 Err(self.other(key, "changed its length while it was read".to_owned()))
             }
-            Err(error) => Err(self.io_error(key, "read", &error)),
+            Err(error) => Err(self.read_error(key, &error)),
         }
     }
 
@@ -563,6 +574,8 @@ mod tests {
             assert!(format!("{error:?}").starts_with(kind), "{error:?}");
             assert!(error.to_string().contains(hint), "{error}");
         }
+        let bad_sector = store.read_error("packs/a", &Errno::IO.into());
+        assert!(bad_sector.is_loss() && bad_sector.to_string().contains("the disk"), "{bad_sector}");
     }
 
     #[test]

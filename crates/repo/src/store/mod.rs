@@ -153,6 +153,16 @@ pub enum StoreError {
         /// The bytes it should have at least.
         wanted: u64,
     },
+    /// The object is there and its medium does not give its bytes: a bad sector, a broken file system.
+    #[error("{}: cannot be read: {reason}", place(.url, .key))]
+    Unreadable {
+        /// The object's key.
+        key: String,
+        /// The store's URL.
+        url: String,
+        /// What the medium said.
+        reason: String,
+    },
     /// The URL, the place or the key cannot be used like this; trying again will not help.
     #[error("{}: {reason}", place(.url, .key))]
     Invalid {
@@ -184,6 +194,7 @@ impl StoreError {
             | StoreError::Full { key, .. }
             | StoreError::Unavailable { key, .. }
             | StoreError::Short { key, .. }
+            | StoreError::Unreadable { key, .. }
             | StoreError::Invalid { key, .. }
             | StoreError::Other { key, .. } => key,
         }
@@ -192,6 +203,11 @@ impl StoreError {
     /// True for "there is no such object".
     pub fn is_not_found(&self) -> bool {
         matches!(self, StoreError::NotFound { .. })
+    }
+
+    /// True when the object is not there, not whole or not readable, so that its content counts as lost.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, StoreError::NotFound { .. } | StoreError::Short { .. } | StoreError::Unreadable { .. })
     }
 
     /// True when the same call may succeed later.

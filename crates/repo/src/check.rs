@@ -1,0 +1,603 @@
+//! Check: what of a repository is as it was written, and what a damage touches.
+//!
+//! Without reading data it holds every name, MAC and tag of header, keys, commits and index against the
+//! content, and follows every recovery point: each stream it names must be made of chunks that the index
+//! finds in packs that are there with the promised size; trees and manifests are read and verified on the way.
+//! With `read_data` every pack is read once, whatever number of points needs it, and every chunk opened,
+//! decompressed and compared with its id (R4).
+//!
+//! The packs come first and the points after: so one walk over the points both shows what is reachable and
+//! names, for everything found bad, the recovery points and files it touches. A stream that several
+//! points share is walked once.
+//!
+//! Nothing is changed. Bytes are hostile until verified: what does not parse is a finding, never a panic. Not
+//! being able to look (no connection, no rights) is an error and no finding, because it says nothing
+//! about the data.
+//!
+//! What check cannot see: a commit deleted by whoever may delete (it shows only as the missing parent of a
+//! later one), and a complete older copy of the store served again.
+
+mod damage;
+mod packs;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::Serialize;
+
+use crate::commit::Sealed;
+use crate::env::{Cancel, Timestamp};
+use crate::error::Error;
+use crate::id::{CommitId, HEADER, KEYS, PackId, SegmentId};
+use crate::index::Index;
+use crate::monitor::{Finding, Progress, Severity};
+use crate::object::{Capability, Root, Summary};
+use crate::reader::{Reader, ReaderOptions};
+use crate::repo::Repository;
+use crate::store::StoreError;
+
+use damage::{Cause, Ledger};
+use packs::Places;
+
+/// How thorough, and how fast.
+#[derive(Debug, Clone, Default)]
+pub struct CheckOptions {
+    /// Also read every pack and verify every chunk.
+    pub read_data: bool,
+    /// Threads; 0: one for each processor. Each holds a pack (up to 64 MiB) in memory while it reads data.
+    pub threads: usize,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CheckCounts {
+    /// Key objects.
+    pub keys: u64,
+    /// Commits, damaged ones included.
+    pub commits: u64,
+    /// Index segments, damaged ones included.
+    pub segments: u64,
+    /// Packs in the store.
+    pub packs: u64,
+    /// Places of chunks the index names.
+    pub chunks: u64,
+    /// Bytes of packs in the store.
+    pub bytes_stored: u64,
+    /// Chunks opened and compared with their ids; 0 without `read_data`.
+    pub chunks_read: u64,
+    /// Plain bytes of these.
+    pub bytes_read: u64,
+    /// Packs that no index segment names.
+    pub packs_unreferenced: u64,
+    /// Bytes of these.
+    pub bytes_unreferenced: u64,
+}
+
+/// A recovery point that lost something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PointTouched {
+    /// Which.
+    pub commit: CommitId,
+    /// When it was made; 0 if the commit itself cannot be read.
+    pub time: Timestamp,
+    /// Its kind; empty if the commit itself cannot be read.
+    pub kind: String,
+    /// Its labels; empty if the commit itself cannot be read.
+    pub labels: BTreeMap<String, String>,
+    /// Nothing of it can be restored.
+    pub whole: bool,
+    /// The first files that cannot be restored, as `<manifest entry>/<path>`.
+    pub files: Vec<String>,
+    /// How many there are.
+    pub files_count: u64,
+}
+
+/// What a check did and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// Whether data was read.
+    pub read_data: bool,
+    /// What was looked at.
+    pub counts: CheckCounts,
+    /// What was found; errors first.
+    pub findings: Vec<Finding>,
+    /// The recovery points that lost something, oldest first.
+    pub points: Vec<PointTouched>,
+}
+
+impl CheckReport {
+    /// Whether anything is missing or damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// A commit that could be read.
+struct Point {
+    id: CommitId,
+    summary: Summary,
+    /// Of its manifest; `None` without the read key.
+    root: Option<Root>,
+}
+
+/// What the listing of the store showed.
+#[derive(Default)]
+struct Listing {
+    keys: u64,
+    commits: Vec<CommitId>,
+    segments: Vec<SegmentId>,
+    packs: Vec<(PackId, u64)>,
+    strays: Vec<String>,
+}
+
+/// Checks the repository. Needs the list key, and the read key to follow recovery points and to read data.
+pub fn check(
+    repo: &Repository,
+    options: &CheckOptions,
+    progress: &dyn Progress,
+) -> Result<CheckReport, Error> {
+    repo.require(Capability::List)?;
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        threads => threads,
+    };
+    let run = Run { repo, threads, cancel: &options.cancel, progress };
+    let mut report = CheckReport { read_data: options.read_data, ..CheckReport::default() };
+    let ledger = Ledger::default();
+
+    progress.note("listing objects");
+    let mut listing = run.list()?;
+    listing.packs.sort_unstable();
+    report.counts.keys = listing.keys;
+    report.counts.commits = listing.commits.len() as u64;
+    report.counts.packs = listing.packs.len() as u64;
+    report.counts.bytes_stored = listing.packs.iter().map(|(_, size)| size).sum();
+    report.findings.extend(run.header()?);
+    for key in &listing.strays {
+        report.findings.push(Finding::note(
+            "stray-object",
+            key,
+            "no object of a repository has such a name; it is never read",
+        ));
+    }
+    report.findings.extend(repo.keys()?.findings);
+
+    progress.note("reading commits");
+    let points = run.commits(&listing.commits, &ledger)?;
+    note_missing_parents(&points, &listing.commits, &mut report);
+
+    progress.note("reading the index");
+    match repo.capability() {
+        Capability::Read => {
+            let reader =
+                repo.reader(ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() })?;
+            run.content(reader.index(), Some(&reader), &listing, &points, &ledger, &mut report)?;
+        }
+        _ => {
+            run.content(&repo.index()?, None, &listing, &points, &ledger, &mut report)?;
+            report.findings.push(Finding::warning(
+                "check-partial",
+                repo.url(),
+                "opened with the list key: recovery points were not followed and no data was read; check with the read key for that",
+            ));
+        }
+    }
+    ledger.finish(&points, &mut report);
+    report.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
+    Ok(report)
+}
+
+fn note_missing_parents(points: &[Point], present: &[CommitId], report: &mut CheckReport) {
+    let mut present = present.to_vec();
+    present.sort_unstable();
+    for point in points {
+        for parent in &point.summary.parents {
+            if present.binary_search(parent).is_err() {
+                report.findings.push(Finding::note(
+                    "parent-missing",
+                    parent.key(),
+                    format!(
+                        "recovery point {} builds on it and it is not there: removed by retention, or lost. {} does not need it",
+                        point.id.short(),
+                        point.id.short()
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+fn note_unreferenced(places: &Places, report: &mut CheckReport) {
+    let unreferenced = places.unreferenced();
+    let bytes = unreferenced.iter().map(|(_, size)| size).sum();
+    report.counts.packs_unreferenced = unreferenced.len() as u64;
+    report.counts.bytes_unreferenced = bytes;
+    if let Some((first, _)) = unreferenced.first() {
+        report.findings.push(Finding::note(
+            "packs-unreferenced",
+            first.key(),
+            format!(
+                "{} pack(s) of {bytes} bytes are named by no index segment: of a write under way, of one that died, or of a lost segment. They cost space only",
+                unreferenced.len()
+            ),
+        ));
+    }
+}
+
+/// What every part of a check is handed.
+struct Run<'r> {
+    repo: &'r Repository,
+    threads: usize,
+    cancel: &'r Cancel,
+    progress: &'r dyn Progress,
+}
+
+impl Run<'_> {
+    /// The header opened this repository, so all it can be is gone or changed since.
+    fn header(&self) -> Result<Option<Finding>, Error> {
+        let (code, what) = match self.repo.store().get(HEADER) {
+            Ok(bytes) if bytes == *self.repo.header() => return Ok(None),
+            Ok(_) => ("header-damaged", "it was changed since this repository was opened".to_owned()),
+            Err(StoreError::NotFound { .. }) => {
+                ("header-missing", "it is gone since this repository was opened".to_owned())
+            }
+            Err(error) => ("header-damaged", lost(error.into())?),
+        };
+        let next = "without its exact bytes no key opens; put it back from a copy";
+        Ok(Some(Finding::error(code, HEADER, format!("{what}; {next}"))))
+    }
+
+    fn list(&self) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        self.repo.store().list("", &mut |object| {
+            let key = &object.key;
+            if let Some(id) = PackId::from_key(key) {
+                listing.packs.push((id, object.size));
+            } else if let Some(id) = SegmentId::from_key(key) {
+                listing.segments.push(id);
+            } else if let Some(id) = CommitId::from_key(key) {
+                listing.commits.push(id);
+            } else if key.strip_prefix(KEYS).is_some_and(|name| !name.contains('/')) {
+                listing.keys += 1;
+            } else if key != HEADER {
+                listing.strays.push(object.key);
+            }
+            Ok(())
+        })?;
+        Ok(listing)
+    }
+
+    /// Index, packs and, with a reader, what the points are made of.
+    fn content(
+        &self,
+        index: &Index,
+        reader: Option<&Reader>,
+        listing: &Listing,
+        points: &[Point],
+        ledger: &Ledger,
+        report: &mut CheckReport,
+    ) -> Result<(), Error> {
+        report.counts.segments = index.segment_count() as u64;
+        report.counts.chunks = index.chunk_count() as u64;
+        for finding in index.findings() {
+            ledger.object(Cause::Segment(finding.what.clone()), finding.code, finding.message.clone());
+        }
+        let places = Places::new(index, &listing.packs);
+        places.report_packs(index, ledger);
+        note_unreferenced(&places, report);
+        let Some(reader) = reader else { return Ok(()) };
+        if report.read_data {
+            self.progress.note("reading packs");
+            packs::read_all(self, index, &places, ledger, &mut report.counts)?;
+        }
+        self.progress.note("following recovery points");
+        walk::walk_all(self, reader, &places, ledger, points)
+    }
+
+    /// Reads all commits, oldest first; what cannot be read goes to the ledger.
+    fn commits(&self, ids: &[CommitId], ledger: &Ledger) -> Result<Vec<Point>, Error> {
+        let points = Mutex::new(Vec::with_capacity(ids.len()));
+        // Small objects: over a network it is the latency that counts.
+        self.parallel(self.threads.max(8), ids.len(), |at| {
+            let Some(id) = ids.get(at) else { return Ok(()) };
+            match self.commit(id) {
+                Ok(point) => locked(&points).push(point),
+                Err(error) => {
+                    let what = lost(error)?;
+                    ledger.lost_point(*id, "commit-damaged", what);
+                }
+            }
+            Ok(())
+        })?;
+        let mut points = points.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        points.sort_by_key(|point| (point.summary.time, point.id));
+        Ok(points)
+    }
+
+    fn commit(&self, id: &CommitId) -> Result<Point, Error> {
+        let bytes = self.repo.store().get(&id.key())?;
+        let keys = self.repo.secrets();
+        let sealed = Sealed::parse(keys, id, &bytes)?;
+        let summary = sealed.summary(keys)?;
+        let root = match self.repo.capability() {
+            Capability::Read => Some(sealed.manifest(keys)?),
+            _ => None,
+        };
+        Ok(Point { id: *id, summary, root })
+    }
+
+    /// Calls `work` for 0 to `count` on several threads; the first error ends all of them.
+    fn parallel(
+        &self,
+        threads: usize,
+        count: usize,
+        work: impl Fn(usize) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        let run = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                if at >= count {
+                    return;
+                }
+                if let Err(error) = self.cancel.check().and_then(|()| work(at)) {
+                    locked(&failed).get_or_insert(error);
+                    next.store(count, Ordering::Relaxed);
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(count) {
+                scope.spawn(run);
+            }
+            run();
+        });
+        match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What an error says of the object that was read, if it is about the object: wrong or missing bytes, or a
+/// medium that does not give them. Any other error says nothing about the data and ends the check.
+fn lost(error: Error) -> Result<String, Error> {
+    match error {
+        Error::Damaged { what, .. } => Ok(what),
+        Error::Missing { what, .. } => Ok(format!("it is missing ({what})")),
+        Error::Store(StoreError::NotFound { .. }) => Ok("it is missing".to_owned()),
+        Error::Store(StoreError::Short { size, wanted, .. }) => {
+            Ok(format!("it has {size} bytes where {wanted} were expected"))
+        }
+        Error::Store(StoreError::Unreadable { reason, .. }) => Ok(format!("it cannot be read: {reason}")),
+        error => Err(error),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What a thread left behind when it panicked is whole: every change is one call on a collection.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    //! What only somebody with a key can do wrong: write what is authentic and cannot be. (What a disk or a
+    //! stranger can do is in `tests/damage/`.)
+
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::object::{CommitDraft, Content, EntryKind, Extent, ManifestEntry, NodeKind, TreeEntry};
+    use crate::store::mem::MemStore;
+    use crate::store::record::{Record, Verb};
+    use crate::{Env, InitOptions, Kdf, Lane, Passphrase, Writer, WriterOptions};
+
+    fn fresh() -> (Arc<Record<MemStore>>, Repository) {
+        let store = Arc::new(Record::new(MemStore::new()));
+        let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+        let repo =
+            Repository::init(store.clone(), &Passphrase::new("x"), &options, &Env::fixed(0, 1)).unwrap();
+        (store, repo)
+    }
+
+    fn noise(seed: u8, length: usize) -> Vec<u8> {
+        let mut out = vec![0; length];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
+        out
+    }
+
+    fn stream(writer: &Writer, content: &[u8]) -> Root {
+        let mut stream = writer.stream(Lane::Data);
+        stream.write_all(content).unwrap();
+        stream.finish().unwrap()
+    }
+
+    fn entry(kind: EntryKind, root: Root) -> ManifestEntry {
+        ManifestEntry { name: "a".into(), kind, root, figures: BTreeMap::new() }
+    }
+
+    fn commit(repo: &Repository, make: impl FnOnce(&Writer) -> ManifestEntry) -> CommitId {
+        let writer = repo.writer(WriterOptions::default()).unwrap();
+        let manifest = vec![make(&writer)];
+        writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() }).unwrap().id
+    }
+
+    fn report(repo: &Repository, read_data: bool) -> CheckReport {
+        check(repo, &CheckOptions { read_data, ..CheckOptions::default() }, &()).unwrap()
+    }
+
+    /// Code and object of every finding, and of every point whether it is lost whole, and the files it lost.
+    type Told<'r> = (Vec<(&'r str, &'r str)>, Vec<(bool, Vec<String>)>);
+    fn told(report: &CheckReport) -> Told<'_> {
+        let findings = report.findings.iter().map(|finding| (finding.code, finding.what.as_str()));
+        let points = report.points.iter().map(|point| (point.whole, point.files.clone()));
+        (findings.collect(), points.collect())
+    }
+
+    #[test]
+    fn what_a_commit_says_and_cannot_be_is_put_down_to_it() {
+        type Make = fn(&Writer) -> ManifestEntry;
+        let cases: [(&str, Make, &str, &str); 4] = [
+            (
+                "a stream a byte longer than its chunk",
+                |writer| {
+                    let root = stream(writer, b"content");
+                    entry(EntryKind::Bytes, Root { length: root.length + 1, ..root })
+                },
+                "stream-invalid",
+                "a",
+            ),
+            (
+                "a stream above the highest level",
+                |writer| entry(EntryKind::Bytes, Root { level: 7, ..stream(writer, b"content") }),
+                "commit-damaged",
+                "",
+            ),
+            (
+                "a tree that is noise",
+                |writer| entry(EntryKind::Tree, stream(writer, &noise(1, 100_000))),
+                "tree-invalid",
+                "a (all of it)",
+            ),
+            (
+                "a file beyond the end of its chunk",
+                |writer| {
+                    let chunk = writer.chunk(Lane::Data, "content".into()).unwrap().wait().unwrap();
+                    let content = Content::Extents(vec![Extent { chunk, offset: 1, length: 7 }]);
+                    let kind = NodeKind::File { ctime: 0, inode: 1, size: 7, content, holes: Vec::new() };
+                    let (path, xattrs) = (Vec::new(), BTreeMap::new());
+                    let mut tree = writer.tree();
+                    tree.push(&TreeEntry { path, kind, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs }).unwrap();
+                    entry(EntryKind::Tree, tree.finish().unwrap())
+                },
+                "stream-invalid",
+                "a",
+            ),
+        ];
+        for (story, make, code, file) in cases {
+            let (_, repo) = fresh();
+            let id = commit(&repo, make);
+            for read_data in [false, true] {
+                let report = report(&repo, read_data);
+                let (findings, points) = told(&report);
+                if code == "commit-damaged" {
+                    // The manifest itself does not parse with it.
+                    assert_eq!(findings, [("manifest-invalid", id.key().as_str())], "{story}");
+                    assert_eq!(points, [(true, vec![])], "{story}");
+                } else {
+                    assert_eq!(findings, [(code, id.key().as_str())], "{story}");
+                    assert_eq!(points, [(false, vec![file.to_owned()])], "{story}: {report:#?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_that_promises_what_a_pack_has_not_is_named() {
+        let (store, repo) = fresh();
+        // Chunks of one length, so that only their content tells.
+        commit(&repo, |writer| {
+            let chunk = |seed| writer.chunk(Lane::Data, noise(seed, 20_000).into()).unwrap().wait().unwrap();
+            let chunks: Vec<_> = (0..10).map(|seed| (chunk(seed), 20_000)).collect();
+            entry(EntryKind::Bytes, writer.root_of(chunks).unwrap())
+        });
+        let id = crate::store::list_all(&store, "index/").unwrap().remove(0).key;
+        let mut segment = repo.read_segment(&SegmentId::from_key(&id).unwrap()).unwrap();
+        // Two chunks of one pack change their places; all tables stay in order.
+        let [a, b] = [0, 1].map(|skip| {
+            let largest = segment.packs.iter().enumerate().max_by_key(|(_, (_, size))| *size).unwrap().0;
+            segment
+                .chunks
+                .iter()
+                .enumerate()
+                .filter(|(_, chunk)| chunk.pack as usize == largest)
+                .nth(skip)
+                .unwrap()
+                .0
+        });
+        let (first, second) = (segment.chunks[a], segment.chunks[b]);
+        (segment.chunks[a], segment.chunks[b]) = (
+            crate::index::SegmentChunk { id: first.id, ..second },
+            crate::index::SegmentChunk { id: second.id, ..first },
+        );
+        let body = segment.encode().unwrap();
+        let bytes = repo.secrets().seal_segment(&body, repo.env()).unwrap();
+        store.inner().tamper(&id, None);
+        let lie = SegmentId(*blake3::hash(&bytes).as_bytes());
+        repo.put_content(&lie.key(), bytes.into()).unwrap();
+
+        assert_eq!(told(&report(&repo, false)), (vec![], vec![]), "without reading, promises are believed");
+        let report = report(&repo, true);
+        let pack = segment.packs[first.pack as usize].0.key();
+        assert_eq!(
+            told(&report),
+            (vec![("index-wrong", pack.as_str())], vec![(false, vec!["a".to_owned()])])
+        );
+    }
+
+    #[test]
+    fn every_object_is_read_once_and_data_only_if_asked() {
+        let (store, repo) = fresh();
+        for _ in 0..3 {
+            commit(&repo, |writer| entry(EntryKind::Bytes, stream(writer, &noise(3, 2_000_000))));
+        }
+        let packs = crate::store::list_all(&store, "packs/").unwrap().len();
+        store.clear();
+        report(&repo, false);
+        assert_eq!(store.count(Verb::Get, "packs/"), 0, "no pack is read whole");
+        let ranged = store.bytes(Verb::GetRange);
+        assert!(ranged < 20_000, "manifests and nodes only: {ranged} bytes");
+        store.clear();
+        report(&repo, true);
+        assert_eq!(store.count(Verb::Get, "packs/"), packs, "each pack once, however many points need it");
+        assert_eq!(store.count(Verb::Get, "commits/"), 3, "each commit once");
+        assert_eq!((store.count(Verb::Put, ""), store.count(Verb::Delete, "")), (0, 0), "nothing is changed");
+    }
+
+    #[test]
+    fn a_list_key_checks_what_it_may_and_says_what_it_did_not() {
+        let (store, repo) = fresh();
+        commit(&repo, |writer| entry(EntryKind::Bytes, stream(writer, &noise(4, 100_000))));
+        for (word, capability) in [("list", Capability::List), ("put", Capability::Put)] {
+            repo.add_key(&Passphrase::new(word), capability, word, Kdf::cheap()).unwrap();
+        }
+        let open =
+            |word: &str| Repository::open(store.clone(), &Passphrase::new(word), &Env::fixed(0, 2)).unwrap();
+        let report = report(&open("list"), true);
+        assert_eq!(told(&report).0.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["check-partial"]);
+        assert!(!report.is_damaged() && report.counts.commits == 1 && report.counts.chunks > 0);
+        let refused = check(&open("put"), &CheckOptions::default(), &());
+        assert!(matches!(refused, Err(Error::NotPermitted { .. })));
+    }
+
+    #[test]
+    fn a_check_can_be_stopped_and_an_outage_is_no_damage() {
+        let (store, repo) = fresh();
+        commit(&repo, |writer| entry(EntryKind::Bytes, stream(writer, &noise(5, 100_000))));
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let stopped = check(&repo, &CheckOptions { cancel, ..CheckOptions::default() }, &());
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        for first in 0..12 {
+            use crate::store::faulty::{Faults, Faulty};
+            let faults = Faults { seed: first, unavailable_per_mille: 300, ..Faults::default() };
+            let flaky = Arc::new(Faulty::new(store.clone(), faults));
+            let Ok(repo) = Repository::open(flaky, &Passphrase::new("x"), &Env::fixed(0, 2)) else {
+                continue;
+            };
+            match check(&repo, &CheckOptions { read_data: true, ..CheckOptions::default() }, &()) {
+                Ok(report) => assert_eq!(report.findings, []),
+                Err(error) => {
+                    assert!(matches!(&error, Error::Store(error) if error.is_unavailable()), "{error:?}")
+                }
+            }
+        }
+    }
+}

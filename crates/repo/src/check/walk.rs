@@ -1,0 +1,306 @@
+//! Follows recovery points down to their chunks, and puts what cannot be had down to its cause.
+//!
+//! What several points share is looked at once: nodes, streams and whole trees that were seen are remembered
+//! with what they lack. Only a tree that lacks something is read again for every point, to name its files.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use super::damage::{Cause, Ledger};
+use super::packs::Places;
+use super::{Point, Run, locked, lost};
+use crate::error::Error;
+use crate::id::ChunkId;
+use crate::index::Index;
+use crate::object::{Content, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NodeKind, Root};
+use crate::reader::{Reader, check_node, node_refs};
+use crate::tree::read_manifest;
+
+/// Streams and leaves remembered; beyond it they are looked at again.
+const REMEMBERED_MAX: usize = 1_000_000;
+
+/// Whether the leaves of a stream are read or only looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Leaves {
+    Read,
+    LookUp,
+}
+
+/// Follows all points.
+pub(super) fn walk_all(
+    run: &Run<'_>,
+    reader: &Reader,
+    places: &Places,
+    ledger: &Ledger,
+    points: &[Point],
+) -> Result<(), Error> {
+    let index = reader.index();
+    let mut unnamed: Vec<_> = index.damaged().iter().map(|segment| Cause::Segment(segment.key())).collect();
+    if unnamed.is_empty() {
+        unnamed.push(Cause::NotIndexed);
+    }
+    let walker = Walker {
+        reader,
+        index,
+        places,
+        ledger,
+        unnamed,
+        streams: Mutex::default(),
+        leaves: Mutex::default(),
+        trees: Mutex::default(),
+    };
+    run.progress.total(points.len() as u64, 0);
+    run.parallel(run.threads, points.len(), |at| {
+        if let Some(point) = points.get(at) {
+            walker.point(at, point)?;
+            run.progress.add(1, 0);
+        }
+        Ok(())
+    })
+}
+
+/// What a stream lacks: nothing, mostly.
+type Lacks = Arc<[Cause]>;
+
+struct Walker<'r> {
+    reader: &'r Reader,
+    index: &'r Index,
+    places: &'r Places,
+    ledger: &'r Ledger,
+    /// Whose fault it is that nobody names a chunk: the damaged segments, if there are any.
+    unnamed: Vec<Cause>,
+    /// Nodes and streams already followed.
+    streams: Mutex<HashMap<(Root, Leaves), Lacks>>,
+    /// Leaves already read: those of trees and manifests.
+    leaves: Mutex<HashSet<ChunkId>>,
+    /// Trees that lack nothing.
+    trees: Mutex<HashSet<Root>>,
+}
+
+impl Walker<'_> {
+    fn point(&self, number: usize, point: &Point) -> Result<(), Error> {
+        let Some(root) = &point.root else { return Ok(()) };
+        let mut lacks = self.settle(point, self.stream(root, Leaves::Read)?, "its manifest");
+        if lacks.is_empty() {
+            match read_manifest(self.reader, root) {
+                Ok(manifest) => {
+                    return manifest.iter().try_for_each(|entry| self.entry(number, point, entry));
+                }
+                // Its chunks are whole, so it was written like this.
+                Err(error) => {
+                    lacks = self.blame(point, "manifest-invalid", format!("its manifest: {}", lost(error)?))
+                }
+            }
+        }
+        self.ledger.touch_whole(&lacks, number);
+        Ok(())
+    }
+
+    fn entry(&self, number: usize, point: &Point, entry: &ManifestEntry) -> Result<(), Error> {
+        match entry.kind {
+            EntryKind::Tree => self.tree(number, point, entry),
+            EntryKind::Bytes => {
+                let lacks = self.settle(point, self.stream(&entry.root, Leaves::LookUp)?, &entry.name);
+                self.touch(&lacks, number, &entry.name);
+                Ok(())
+            }
+        }
+    }
+
+    fn tree(&self, number: usize, point: &Point, entry: &ManifestEntry) -> Result<(), Error> {
+        if locked(&self.trees).contains(&entry.root) {
+            return Ok(());
+        }
+        let mut clean = true;
+        let mut last = None;
+        for item in self.reader.tree(&entry.root) {
+            let item = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    let what = lost(error)?;
+                    self.tree_ends(number, point, entry, last.as_deref(), &what)?;
+                    return Ok(());
+                }
+            };
+            let name = match item.path.as_slice() {
+                [] => entry.name.clone(),
+                path => format!("{}/{}", entry.name, String::from_utf8_lossy(path)),
+            };
+            if let NodeKind::File { content, .. } = &item.kind {
+                let lacks = match content {
+                    Content::Stream(root) => self.stream(root, Leaves::LookUp)?,
+                    Content::Extents(extents) => self.extents(extents),
+                };
+                let lacks = self.settle(point, lacks, &name);
+                self.touch(&lacks, number, &name);
+                clean &= lacks.is_empty();
+            }
+            last = Some(name);
+        }
+        if clean {
+            locked(&self.trees).insert(entry.root);
+        }
+        Ok(())
+    }
+
+    /// A tree cannot be read beyond `last`.
+    fn tree_ends(
+        &self,
+        number: usize,
+        point: &Point,
+        entry: &ManifestEntry,
+        last: Option<&str>,
+        what: &str,
+    ) -> Result<(), Error> {
+        let mut lacks = self.settle(point, self.stream(&entry.root, Leaves::Read)?, &entry.name);
+        if lacks.is_empty() {
+            // Its chunks are whole, so it was written like this.
+            lacks = self.blame(point, "tree-invalid", format!("its tree {}: {what}", entry.name));
+        }
+        let rest = match last {
+            None => format!("{} (all of it)", entry.name),
+            Some(last) => format!("{} (all after {last})", entry.name),
+        };
+        self.touch(&lacks, number, &rest);
+        Ok(())
+    }
+
+    fn touch(&self, lacks: &[Cause], number: usize, name: &str) {
+        if !lacks.is_empty() {
+            self.ledger.touch(lacks, number, name);
+        }
+    }
+
+    /// Puts something down to the commit that says it.
+    fn blame(&self, point: &Point, code: &'static str, what: String) -> Lacks {
+        let cause = Cause::Commit(point.id);
+        self.ledger.object(cause.clone(), code, what);
+        Arc::from([cause])
+    }
+
+    /// What is impossible although no chunk is bad was written so, and is put down to the commit.
+    fn settle(&self, point: &Point, lacks: Lacks, name: &str) -> Lacks {
+        if !lacks.contains(&Cause::Impossible) {
+            return lacks;
+        }
+        let what = format!(
+            "{name} is made of chunks whose lengths, as the index gives them, do not add up to what it promises"
+        );
+        let blamed = self.blame(point, "stream-invalid", what);
+        let others = lacks.iter().filter(|cause| **cause != Cause::Impossible);
+        others.chain(blamed.iter()).cloned().collect()
+    }
+
+    fn extents(&self, extents: &[Extent]) -> Lacks {
+        let mut lacks = Vec::new();
+        for extent in extents {
+            let end = u64::from(extent.offset) + u64::from(extent.length);
+            self.look_up(&extent.chunk, |plain| end <= plain, &mut lacks);
+        }
+        tidy(lacks)
+    }
+
+    /// What the chunks of a stream lack. Nodes are always read.
+    fn stream(&self, root: &Root, leaves: Leaves) -> Result<Lacks, Error> {
+        if root.length == 0 {
+            return Ok(Arc::from([]));
+        }
+        let key = (*root, leaves);
+        if let Some(lacks) = locked(&self.streams).get(&key) {
+            return Ok(lacks.clone());
+        }
+        let mut lacks = Vec::new();
+        if root.level > LEVEL_MAX {
+            lacks.push(Cause::Impossible);
+        } else if root.level == 0 {
+            self.leaf(root, leaves, &mut lacks)?;
+        } else if let Some(node) = self.read(&root.id, &mut lacks)? {
+            if check_node(&node, root.length).is_err() {
+                lacks.push(Cause::Impossible);
+            } else {
+                for child in node_refs(root.level - 1, &node) {
+                    if child.level == 0 {
+                        // Leaves are many and cheap: not remembered one by one.
+                        self.leaf(&child, leaves, &mut lacks)?;
+                    } else {
+                        lacks.extend(self.stream(&child, leaves)?.iter().cloned());
+                    }
+                }
+            }
+        }
+        let lacks = tidy(lacks);
+        let mut streams = locked(&self.streams);
+        if streams.len() < REMEMBERED_MAX {
+            streams.insert(key, lacks.clone());
+        }
+        Ok(lacks)
+    }
+
+    fn leaf(&self, leaf: &Root, leaves: Leaves, lacks: &mut Vec<Cause>) -> Result<(), Error> {
+        if leaves == Leaves::LookUp {
+            self.look_up(&leaf.id, |plain| plain == leaf.length, lacks);
+            return Ok(());
+        }
+        if locked(&self.leaves).contains(&leaf.id) {
+            return Ok(());
+        }
+        let Some(bytes) = self.read(&leaf.id, lacks)? else { return Ok(()) };
+        if bytes.len() as u64 != leaf.length {
+            lacks.push(Cause::Impossible);
+            return Ok(());
+        }
+        let mut known = locked(&self.leaves);
+        if known.len() < REMEMBERED_MAX {
+            known.insert(leaf.id);
+        }
+        Ok(())
+    }
+
+    /// Whether the index knows a place of the chunk that can be good, of a length that fits.
+    fn look_up(&self, id: &ChunkId, fits: impl Fn(u64) -> bool, lacks: &mut Vec<Cause>) {
+        let mut causes = Vec::new();
+        let mut misfit = false;
+        for at in self.index.places_of(id) {
+            let Some(place) = self.index.place(at) else { continue };
+            if self.places.is_bad(at, &place) {
+                causes.extend(self.index.pack(place.pack).map(|(pack, _)| Cause::Pack(pack)));
+            } else if fits(u64::from(place.plain)) {
+                return;
+            } else {
+                misfit = true;
+            }
+        }
+        match (misfit, causes.is_empty()) {
+            (true, _) => lacks.push(Cause::Impossible),
+            (false, true) => lacks.extend(self.unnamed.iter().cloned()),
+            (false, false) => lacks.extend(causes),
+        }
+    }
+
+    /// Reads a chunk; what is wrong with it goes to the ledger.
+    fn read(&self, id: &ChunkId, lacks: &mut Vec<Cause>) -> Result<Option<Bytes>, Error> {
+        let what = match self.reader.chunk(id) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) => lost(error)?,
+        };
+        // The reader has tried all places.
+        for at in self.index.places_of(id) {
+            let Some(place) = self.index.place(at) else { continue };
+            let Some((pack, _)) = self.index.pack(place.pack) else { continue };
+            if !self.places.is_bad(at, &place) {
+                self.ledger.object(Cause::Pack(pack), "pack-damaged", format!("chunk {id}: {what}"));
+                self.places.mark_bad(at);
+            }
+        }
+        self.look_up(id, |_| true, lacks);
+        Ok(None)
+    }
+}
+
+fn tidy(mut lacks: Vec<Cause>) -> Lacks {
+    lacks.sort_unstable();
+    lacks.dedup();
+    Arc::from(lacks)
+}
