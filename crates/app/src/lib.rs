@@ -21,6 +21,7 @@ pub mod object;
 pub mod order;
 pub mod point;
 pub mod refs;
+pub mod restore;
 pub mod select;
 pub mod selector;
 pub mod transform;

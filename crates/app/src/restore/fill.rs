@@ -1,0 +1,217 @@
+//! Data into claims: after the claims are there, before anything that mounts them.
+//!
+//! A claim in the middle of this carries an annotation, taken off when all its data is in. So a restore that
+//! is interrupted is seen by the next one, which starts that claim over; and nobody ever takes a half
+//! written volume for a whole one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use futures::StreamExt;
+use repo::{Finding, Reader, Root};
+use serde_json::{Value, json};
+
+use super::decide::RESTORING;
+use super::execute::{DataSource, Run};
+use super::{Report, VolumeResult, VolumeStep};
+use crate::api::ResourceType;
+use crate::object::{Object, ObjectKey};
+use crate::volumes::{Located, VolumeError, VolumeRestored, Volumes};
+
+/// Volumes written side by side. Each has its own threads inside; more would only seek.
+const VOLUMES_AT_ONCE: usize = 2;
+
+/// What was written and where to, nothing if nothing was to be written, or why it failed.
+type Filled = (Result<Option<(VolumeRestored, String)>, String>, Vec<Finding>);
+
+impl Run<'_> {
+    /// Writes the data of every claim of the plan.
+    pub(super) async fn fill(&self, volumes: Vec<VolumeStep>, report: &mut Report) {
+        let roots = &self.roots(volumes.iter().any(|volume| volume.restore)).await;
+        let mut work = futures::stream::iter(volumes)
+            .map(|step| async move {
+                let start = self.executor.env.now();
+                let (result, findings) = self.fill_one(&step, roots).await;
+                (step, result, findings, self.executor.since(start))
+            })
+            .buffer_unordered(VOLUMES_AT_ONCE);
+        let mut results = Vec::new();
+        while let Some((step, result, mut findings, milliseconds)) = work.next().await {
+            report.findings.append(&mut findings);
+            let mut row = VolumeResult {
+                claim: step.claim.clone(),
+                restored: false,
+                bytes: 0,
+                files: 0,
+                message: String::new(),
+                milliseconds,
+            };
+            match result {
+                Ok(Some((done, how))) => {
+                    row = VolumeResult {
+                        restored: true,
+                        bytes: done.bytes,
+                        files: done.files,
+                        message: how,
+                        ..row
+                    };
+                }
+                Ok(None) => row.message = step.reason,
+                Err(why) => {
+                    self.empty.lock().unwrap_or_else(PoisonError::into_inner).insert(step.claim.clone());
+                    report.findings.push(Finding::error(
+                        "data-not-restored",
+                        step.claim.to_string(),
+                        why.clone(),
+                    ));
+                    row.message = why;
+                }
+            }
+            results.push(row);
+        }
+        results.sort_by(|a, b| a.claim.cmp(&b.claim));
+        report.volumes.append(&mut results);
+    }
+
+    /// Where each volume is in the repository, or why that cannot be read.
+    async fn roots(&self, wanted: bool) -> Result<BTreeMap<String, Root>, String> {
+        let Some(DataSource { reader, commit, .. }) = self.executor.data.clone().filter(|_| wanted) else {
+            return Err("nobody was given who could write volumes".into());
+        };
+        let manifest = tokio::task::spawn_blocking(move || reader.manifest(&commit)).await;
+        match manifest {
+            Ok(Ok(entries)) => Ok(entries.into_iter().map(|entry| (entry.name, entry.root)).collect()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn fill_one(&self, step: &VolumeStep, roots: &Result<BTreeMap<String, Root>, String>) -> Filled {
+        let (true, Some(entry)) = (step.restore, &step.entry) else { return (Ok(None), Vec::new()) };
+        let roots = match roots {
+            Ok(roots) => roots,
+            Err(why) => return (Err(why.clone()), Vec::new()),
+        };
+        let Some(root) = roots.get(entry).copied() else {
+            return (Err(format!("the point names {entry} and does not have it")), Vec::new());
+        };
+        let Some(DataSource { reader, volumes, .. }) = self.executor.data.clone() else {
+            return (Err("nobody was given who could write volumes".into()), Vec::new());
+        };
+        if self.executor.cancel.is_cancelled() {
+            return (Err("stopped before its turn".into()), Vec::new());
+        }
+        let located = match self.reach(step, &volumes).await {
+            Ok(located) => located,
+            Err(why) => return (Err(why), Vec::new()),
+        };
+        self.executor.progress.note(&format!("data of {} into {}", step.claim, located.how));
+        let how = located.how.clone();
+        match self.copy(reader, volumes, root, located, step).await {
+            Ok((done, findings)) => match self.finish(step).await {
+                Ok(()) => (Ok(Some((done, how))), findings),
+                Err(why) => (Err(why), findings),
+            },
+            Err(why) => (Err(why), Vec::new()),
+        }
+    }
+
+    /// Where the claim's bytes go. If that is not known before it is bound, waits for that.
+    async fn reach(&self, step: &VolumeStep, volumes: &Arc<dyn Volumes>) -> Result<Located, String> {
+        let mut why = String::new();
+        let limit = self.executor.deadlines.bound;
+        let pauses = limit.as_millis().div_ceil(self.executor.deadlines.step.as_millis().max(1));
+        for _ in 0..=pauses {
+            let (claim, volume) = self.claim_and_volume(step).await?;
+            let bound = !volume.is_null();
+            let volumes = volumes.clone();
+            match tokio::task::spawn_blocking(move || volumes.locate(&volume, &claim, &[])).await {
+                Ok(Ok(located)) => return Ok(located),
+                Ok(Err(reason)) if bound => return Err(reason),
+                Ok(Err(reason)) => why = reason,
+                Err(error) => return Err(error.to_string()),
+            }
+            if self.executor.cancel.is_cancelled() {
+                return Err("stopped while waiting for it to be bound".into());
+            }
+            tokio::time::sleep(self.executor.deadlines.step).await;
+        }
+        Err(format!(
+            "it was not bound to a volume within {} s ({why}); if its storage class waits for the first pod, map it to \
+             one that binds at once",
+            limit.as_secs()
+        ))
+    }
+
+    /// The claim as it is now, and its volume, or null while it has none.
+    async fn claim_and_volume(&self, step: &VolumeStep) -> Result<(Value, Value), String> {
+        let get = async |resource: &ResourceType, namespace: &str, name: &str| {
+            self.executor.cluster.get(resource, namespace, name).await.map_err(|e| e.to_string())
+        };
+        let resource = claim_type();
+        let claim = get(&resource, &step.claim.namespace, &step.claim.name)
+            .await?
+            .ok_or_else(|| "the claim was not restored".to_owned())?;
+        let name = match claim.str("/spec/volumeName") {
+            "" => step.volume.as_deref().unwrap_or(""),
+            name => name,
+        };
+        if name.is_empty() {
+            return Ok((claim.0, Value::Null));
+        }
+        let resource = ResourceType { plural: "persistentvolumes".into(), namespaced: false, ..resource };
+        let volume = get(&resource, "", name).await?;
+        let owner = volume.as_ref().map(super::volumes::claim_of).unwrap_or_default();
+        if !owner.name.is_empty() && owner != step.claim {
+            return Err(format!("PersistentVolume {name} belongs to {owner}, so nothing is written to it"));
+        }
+        Ok((claim.0, volume.unwrap_or(Object(Value::Null)).0))
+    }
+
+    async fn copy(
+        &self,
+        reader: Arc<Reader>,
+        volumes: Arc<dyn Volumes>,
+        root: repo::Root,
+        located: Located,
+        step: &VolumeStep,
+    ) -> Result<(VolumeRestored, Vec<Finding>), String> {
+        let existing = step.existing;
+        let cancel = self.executor.cancel.clone();
+        let progress = self.executor.progress.clone();
+        let outcome = tokio::task::spawn_blocking(move || {
+            volumes.restore(&reader, &root, &located, existing, &cancel, &*progress)
+        })
+        .await
+        .map_err(|e| format!("the copy ended by itself: {e}"))?;
+        match outcome {
+            Ok(outcome) => Ok((outcome.done, outcome.findings)),
+            Err(VolumeError::NotEmpty(why)) => {
+                Err(format!("{why}; nothing was written. Choose to overwrite data if that is what you want"))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Says on the claim that its data is in.
+    async fn finish(&self, step: &VolumeStep) -> Result<(), String> {
+        let patch = json!({"metadata": {"annotations": {RESTORING: null}}});
+        let ObjectKey { namespace, name, .. } = &step.claim;
+        self.executor
+            .cluster
+            .merge_patch(&claim_type(), namespace, name, None, &patch)
+            .await
+            .map(|_| ())
+            .map_err(|e| format!("its data is in, but the claim could not be told: {e}"))
+    }
+}
+
+fn claim_type() -> ResourceType {
+    ResourceType {
+        version: "v1".into(),
+        kind: "PersistentVolumeClaim".into(),
+        plural: "persistentvolumeclaims".into(),
+        namespaced: true,
+        ..ResourceType::default()
+    }
+}

@@ -1,0 +1,343 @@
+//! Planning: what a restore would do, decided with the target before our eyes and nothing changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::StreamExt;
+use repo::Finding;
+use serde_json::Value;
+
+use super::decide::{RESTORING, Target, Wanted, decide};
+use super::only::definition_key;
+use super::{
+    Action, Candidate, Data, Left, PlannedWave, Prepared, RestoreError, RestoreOptions, RestorePlan, Served,
+    Step, VolumeStep, addresses, observe, prepare, serve, stage_name, volumes,
+};
+use crate::api::{ApiError, Cluster, ResourceType};
+use crate::object::{Object, ObjectKey};
+use crate::order::{self, Item};
+use crate::point::{ClusterInfo, Point};
+use crate::volumes::Existing;
+
+/// Plans the restore of a point into a cluster. Only reads, and asks for dry runs.
+///
+/// # Errors
+/// If the cluster does not answer, the mapping does not fit, or nothing is selected.
+pub async fn plan(
+    point: &Point,
+    cluster: &Cluster,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    let mut prepared = prepare(&point.objects, &options.transform, &options.only)?;
+    if prepared.candidates.is_empty() && prepared.left.is_empty() {
+        return Err(RestoreError::NothingSelected(format!("{:?}", options.only)));
+    }
+    if prepared.candidates.iter().any(|c| c.key.is("", "PersistentVolume"))
+        && let Some(live) = all(cluster, "PersistentVolume", &mut prepared.findings).await?
+    {
+        volumes::without_shared_places(&mut prepared, &live);
+    }
+    if addresses::are_asked_for(&prepared)
+        && let Some(live) = all(cluster, "Service", &mut prepared.findings).await?
+    {
+        addresses::without_taken(&mut prepared, &live);
+    }
+    let items: Vec<Item> = prepared
+        .candidates
+        .iter()
+        .map(|candidate| Item {
+            key: candidate.key.clone(),
+            stage: candidate.order,
+            needs: candidate.needs.clone(),
+        })
+        .collect();
+    let steps = steps(cluster, options, &mut prepared).await?;
+    let Prepared { mut left, mut findings, .. } = prepared;
+    let by_key: BTreeMap<ObjectKey, Step> = steps.into_iter().map(|step| (step.key.clone(), step)).collect();
+    let volumes = volume_steps(point, cluster, options, &by_key, &mut findings).await?;
+    let waves = waves(&items, by_key, &mut findings);
+    left.sort();
+    findings.sort_by(|a, b| (&a.what, a.code).cmp(&(&b.what, b.code)));
+    Ok(RestorePlan {
+        application: point.meta.application.clone(),
+        target: ClusterInfo { id: cluster.id().await?, version: cluster.resources.version.clone() },
+        on_conflict: options.on_conflict,
+        mapping: options.transform.mapping().clone(),
+        waves,
+        volumes,
+        left,
+        findings,
+    })
+}
+
+/// All objects of a core kind on the target; nothing, and a finding, if we may not see them.
+async fn all(
+    cluster: &Cluster,
+    kind: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Vec<Object>>, RestoreError> {
+    let Some(resource) = cluster.resources.find("", kind) else { return Ok(None) };
+    match cluster.list(resource, None, None).await {
+        Ok(live) => Ok(Some(live)),
+        Err(error @ ApiError::Unreachable { .. }) => Err(error.into()),
+        Err(error) => {
+            findings.push(Finding::warning(
+                "forbidden",
+                format!("every {kind} of the target"),
+                format!("cannot see whether one of them has what a restored one asks for: {error}"),
+            ));
+            Ok(None)
+        }
+    }
+}
+
+/// One step for every candidate that the target can take.
+async fn steps(
+    cluster: &Cluster,
+    options: &RestoreOptions,
+    prepared: &mut Prepared,
+) -> Result<Vec<Step>, RestoreError> {
+    let mut served = Vec::with_capacity(prepared.candidates.len());
+    let definitions = definitions(cluster, &prepared.candidates).await?;
+    for mut candidate in std::mem::take(&mut prepared.candidates) {
+        let definition =
+            definitions.get(&definition_key(&candidate.resource)).map(|definition| &definition.0);
+        match serve(&candidate.desired, &cluster.resources, definition) {
+            Served::As(resource, object, note) => {
+                candidate.desired = *object;
+                served.push((candidate, *resource, note));
+            }
+            Served::Not(reason) => {
+                let what = candidate.was.as_ref().unwrap_or(&candidate.key).to_string();
+                prepared.findings.push(Finding::error("not-served", what, reason.clone()));
+                prepared.left.extend(candidate.was.map(|key| Left { key, reason }));
+            }
+        }
+    }
+    let wanted: Vec<(ResourceType, ObjectKey)> =
+        served.iter().map(|(candidate, resource, _)| (resource.clone(), candidate.key.clone())).collect();
+    let observed = observe::observe(cluster, &wanted, options.at_once).await?;
+    for (key, error) in &observed.unknown {
+        prepared.findings.push(Finding::error(
+            "forbidden",
+            key.to_string(),
+            format!("it is not known whether it is on the target, so it is left out: {error}"),
+        ));
+    }
+    let there: BTreeSet<&str> = observed
+        .live
+        .iter()
+        .filter(|(key, live)| key.is("", "Namespace") && live.str("/metadata/deletionTimestamp").is_empty())
+        .map(|(key, _)| key.name.as_str())
+        .collect();
+    let live = |key: &ObjectKey| {
+        // What lives in a namespace that is going away is going away too.
+        observed.live.get(key).filter(|_| key.namespace.is_empty() || there.contains(key.namespace.as_str()))
+    };
+    let target = Target { cluster, on_conflict: options.on_conflict, live: &live };
+    let mut decided = futures::stream::iter(served)
+        .filter(|(candidate, ..)| std::future::ready(!observed.unknown.contains_key(&candidate.key)))
+        .map(|(candidate, resource, note)| {
+            let namespace = candidate.key.namespace.as_str();
+            let can_dry_run = (namespace.is_empty() || there.contains(namespace))
+                && cluster.resources.find_version(&resource.gvk()).is_some();
+            decide(&target, Wanted { can_dry_run, candidate, resource, note })
+        })
+        .buffer_unordered(options.at_once.max(1));
+    let mut steps = Vec::new();
+    while let Some((step, mut findings)) = decided.next().await {
+        steps.push(step);
+        prepared.findings.append(&mut findings);
+    }
+    Ok(steps)
+}
+
+/// The definitions of the custom kinds among the candidates: the target's if it has one, else the point's.
+async fn definitions(
+    cluster: &Cluster,
+    candidates: &[Candidate],
+) -> Result<BTreeMap<ObjectKey, Object>, RestoreError> {
+    let mut found: BTreeMap<ObjectKey, Object> = candidates
+        .iter()
+        .filter(|candidate| candidate.key.kind == "CustomResourceDefinition")
+        .map(|candidate| (candidate.key.clone(), candidate.desired.clone()))
+        .collect();
+    let unserved: BTreeSet<ObjectKey> = candidates
+        .iter()
+        .filter(|candidate| cluster.resources.find_version(&candidate.desired.gvk()).is_none())
+        .filter(|candidate| candidate.key.group.contains('.') && !candidate.key.group.ends_with(".k8s.io"))
+        .map(|candidate| definition_key(&candidate.resource))
+        .collect();
+    for key in unserved {
+        if let Some(live) = cluster.get_key(&key).await? {
+            found.insert(key, live);
+        }
+    }
+    Ok(found)
+}
+
+/// The steps in the order they are applied.
+fn waves(
+    items: &[Item],
+    mut by_key: BTreeMap<ObjectKey, Step>,
+    findings: &mut Vec<Finding>,
+) -> Vec<PlannedWave> {
+    let (waves, mut circles) = order::waves(items);
+    findings.append(&mut circles);
+    waves
+        .into_iter()
+        .map(|wave| PlannedWave {
+            stage: stage_name(wave.stage),
+            steps: wave.items.iter().filter_map(|index| by_key.remove(&items.get(*index)?.key)).collect(),
+            order: Some(wave.stage),
+        })
+        .filter(|wave| !wave.steps.is_empty())
+        .collect()
+}
+
+/// What becomes of the data.
+async fn volume_steps(
+    point: &Point,
+    cluster: &Cluster,
+    options: &RestoreOptions,
+    steps: &BTreeMap<ObjectKey, Step>,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<VolumeStep>, RestoreError> {
+    let by_origin: BTreeMap<&ObjectKey, &Step> =
+        steps.values().map(|step| (step.was.as_ref().unwrap_or(&step.key), step)).collect();
+    let mut volumes = Vec::new();
+    for record in &point.volumes {
+        let was = ObjectKey::new("", "PersistentVolumeClaim", &record.namespace, &record.claim);
+        let Some(claim) = by_origin.get(&was) else { continue };
+        let volume = claim.desired.at("/spec/volumeName").and_then(Value::as_str).map(str::to_owned);
+        let mut step = VolumeStep {
+            claim: claim.key.clone(),
+            was: claim.was.clone(),
+            restore: false,
+            reason: String::new(),
+            bytes: record.bytes,
+            files: record.files,
+            entry: record.entry.clone(),
+            existing: Existing::Refuse,
+            volume: volume.clone(),
+        };
+        let volume_left_out = volume
+            .is_some_and(|name| !steps.contains_key(&ObjectKey::new("", "PersistentVolume", "", &name)));
+        if let Some(missing) = &record.missing {
+            step.reason = format!("its data is not in the point: {missing}");
+            findings.push(Finding::error(
+                "data-missing",
+                step.claim.to_string(),
+                format!(
+                    "its data is not in the point ({missing}), so whoever uses it starts with an empty volume"
+                ),
+            ));
+        } else if step.entry.is_none() {
+            step.reason = "the point names no data for it".into();
+        } else if options.data == Data::Leave {
+            step.reason = "only objects are restored".into();
+        } else if volume_left_out {
+            step.reason = "its volume is not restored".into();
+        } else {
+            fate(cluster, options.data, claim, &mut step, findings).await?;
+        }
+        volumes.push(step);
+    }
+    missing_classes(cluster, steps, findings).await?;
+    Ok(volumes)
+}
+
+/// Data for a claim: into a new one always, into one that is there only for a reason.
+async fn fate(
+    cluster: &Cluster,
+    data: Data,
+    claim: &Step,
+    step: &mut VolumeStep,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RestoreError> {
+    if claim.action == Action::Create {
+        step.restore = true;
+        step.reason = "into the new claim".into();
+        return Ok(());
+    }
+    let live = cluster.get(&claim.resource, &claim.key.namespace, &claim.key.name).await?;
+    let unfinished = live.as_ref().is_some_and(|live| live.annotation(RESTORING).is_some());
+    if !unfinished && data == Data::New {
+        step.reason = "the claim exists; its data is left alone".into();
+        return Ok(());
+    }
+    let users = running_users(cluster, &claim.key).await?;
+    if !users.is_empty() {
+        step.reason = format!("in use by {}; its data is left alone", users.join(", "));
+        findings.push(Finding::error(
+            "claim-in-use",
+            step.claim.to_string(),
+            format!(
+                "running pods mount it ({}), and writing under them would corrupt what they hold; stop them, then \
+                 restore again",
+                users.join(", ")
+            ),
+        ));
+        return Ok(());
+    }
+    step.restore = true;
+    step.existing = Existing::Mirror;
+    step.reason =
+        if unfinished { "an earlier restore did not finish it" } else { "over the data that is there" }
+            .into();
+    Ok(())
+}
+
+/// Pods that mount a claim and have not ended.
+async fn running_users(cluster: &Cluster, claim: &ObjectKey) -> Result<Vec<String>, RestoreError> {
+    let Some(pods) = cluster.resources.find("", "Pod") else { return Ok(Vec::new()) };
+    let pods = cluster.list(pods, Some(&claim.namespace), None).await?;
+    Ok(pods
+        .iter()
+        .filter(|pod| !matches!(pod.str("/status/phase"), "Succeeded" | "Failed"))
+        .filter(|pod| {
+            let volumes = pod.at("/spec/volumes").and_then(Value::as_array);
+            volumes.into_iter().flatten().any(|volume| {
+                volume.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str)
+                    == Some(claim.name.as_str())
+            })
+        })
+        .map(|pod| pod.key().to_string())
+        .collect())
+}
+
+/// Classes that new claims ask for and nobody has.
+async fn missing_classes(
+    cluster: &Cluster,
+    steps: &BTreeMap<ObjectKey, Step>,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RestoreError> {
+    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for step in steps
+        .values()
+        .filter(|step| step.key.is("", "PersistentVolumeClaim") && step.action == Action::Create)
+    {
+        let class = step.desired.str("/spec/storageClassName");
+        // A claim that names its volume is bound by that; the class is a mere label then.
+        if class.is_empty() || step.desired.at("/spec/volumeName").is_some() {
+            continue;
+        }
+        let key = ObjectKey::new("storage.k8s.io", "StorageClass", "", class);
+        if !steps.contains_key(&key) {
+            missing.entry(class.to_owned()).or_default().push(step.key.to_string());
+        }
+    }
+    for (class, claims) in missing {
+        let key = ObjectKey::new("storage.k8s.io", "StorageClass", "", &class);
+        if cluster.get_key(&key).await?.is_none() {
+            findings.push(Finding::warning(
+                "class-missing",
+                key.to_string(),
+                format!(
+                    "the target has no such storage class, and {} will wait for it; map it to one the target has",
+                    claims.join(", ")
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

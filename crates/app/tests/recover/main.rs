@@ -1,0 +1,8 @@
+//! The recover side against the embedded API server: restore, diff, export and browse of a three-tier
+//! application.
+
+// Clippy lets test functions unwrap, but not what they share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod restore;
+mod site;
