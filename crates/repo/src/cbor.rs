@@ -1,4 +1,4 @@
-//! Canonical CBOR (RFC 8949, section 4.2) of roots, summaries, manifest and tree entries.
+//! Canonical CBOR (RFC 8949, section 4.2), and with it roots, summaries and manifest entries.
 //!
 //! Exactly one byte sequence stands for each value: shortest heads, definite lengths, map keys ascending.
 //! The encoder can write nothing else and the decoder refuses everything else, so that equal entries are
@@ -10,10 +10,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{ChunkId, CommitId};
-use crate::object::{
-    Content, EXTENTS_MAX, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NAME_BYTES_MAX, NodeKind, Root,
-    Summary, TreeEntry,
-};
+use crate::object::{EntryKind, LEVEL_MAX, ManifestEntry, Root, Summary};
 
 /// Why bytes are not the value asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +31,11 @@ impl Broken {
     }
 }
 
-fn wrong<T>(what: impl Into<String>) -> Result<T, Broken> {
+pub(crate) fn wrong<T>(what: impl Into<String>) -> Result<T, Broken> {
     Err(Broken::Wrong(what.into()))
 }
 
-type Decoded<T> = Result<T, Broken>;
+pub(crate) type Decoded<T> = Result<T, Broken>;
 
 const UINT: u8 = 0;
 const NEGATIVE: u8 = 1;
@@ -249,11 +246,11 @@ impl<'b> Decoder<'b> {
         Ok(())
     }
 
-    fn id(&mut self) -> Decoded<[u8; 32]> {
+    pub(crate) fn id(&mut self) -> Decoded<[u8; 32]> {
         self.bytes()?.try_into().or_else(|_| wrong("an id that is not 32 bytes"))
     }
 
-    fn ascending<K: Ord, V>(
+    pub(crate) fn ascending<K: Ord, V>(
         &mut self,
         mut pair: impl FnMut(&mut Decoder<'b>) -> Decoded<(K, V)>,
     ) -> Decoded<BTreeMap<K, V>> {
@@ -282,11 +279,11 @@ fn put_figures(e: &mut Encoder, figures: &BTreeMap<String, u64>) {
 
 // --- roots ---
 
-fn put_root(e: &mut Encoder, root: &Root) {
+pub(crate) fn put_root(e: &mut Encoder, root: &Root) {
     e.array(3).uint(root.level.into()).uint(root.length).bytes(root.id.as_bytes());
 }
 
-fn get_root(d: &mut Decoder<'_>) -> Decoded<Root> {
+pub(crate) fn get_root(d: &mut Decoder<'_>) -> Decoded<Root> {
     d.array_of(3)?;
     let level = d.uint()?;
     let length = d.uint()?;
@@ -396,300 +393,122 @@ pub(crate) fn decode_manifest_entry(d: &mut Decoder<'_>) -> Decoded<ManifestEntr
     Ok(ManifestEntry { name, kind, root: get_root(d)?, figures: d.figures()? })
 }
 
-// --- tree entries ---
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
 
-/// Whether the entry alone, without its neighbours, is one the format allows. Asked before writing and
-/// after reading: a bug here is ours, and the disk may lie.
-pub(crate) fn check_tree_entry(entry: &TreeEntry) -> Result<(), String> {
-    check_path(&entry.path)?;
-    if entry.mode & !0o7777 != 0 {
-        return Err(format!("mode {:o} has more than the 12 permission bits", entry.mode));
-    }
-    match &entry.kind {
-        NodeKind::File { size, content, holes, .. } => {
-            check_content(content)?;
-            let mut end = None;
-            let mut in_holes = 0_u64;
-            for (offset, length) in holes {
-                // Touching holes would be one hole: only one way to write it.
-                if *length == 0 || end.is_some_and(|end| *offset <= end) {
-                    return Err("holes that are empty, touch or do not ascend".into());
-                }
-                let hole_end = offset.checked_add(*length).filter(|end| end <= size);
-                end = Some(hole_end.ok_or("a hole beyond the end of the file")?);
-                in_holes += length;
-            }
-            if content.length().checked_add(in_holes) != Some(*size) {
-                return Err(format!(
-                    "content of {} and holes of {in_holes} bytes do not make a file of {size}",
-                    content.length()
-                ));
-            }
-        }
-        NodeKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
-            return Err("a symbolic link to an empty path or one with a NUL byte".into());
-        }
-        NodeKind::HardLink { target } => {
-            check_path(target)?;
-            if crate::tree::walk_order(target, &entry.path) != std::cmp::Ordering::Less {
-                return Err("a hard link to a path that does not come before it".into());
-            }
-            let blank = entry.mode == 0 && entry.uid == 0 && entry.gid == 0 && entry.mtime == 0;
-            if !blank || !entry.xattrs.is_empty() {
-                return Err("a hard link with a mode, owner, time or attributes of its own".into());
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
 
-fn check_content(content: &Content) -> Result<(), String> {
-    match content {
-        Content::Extents(extents) if extents.len() > EXTENTS_MAX => {
-            Err(format!("{} extents (at most {EXTENTS_MAX}; more belong into a stream)", extents.len()))
-        }
-        Content::Extents(extents) => {
-            for extent in extents {
-                let end = extent.offset.checked_add(extent.length);
-                if extent.length == 0 || end.is_none_or(|end| end as usize > crate::object::CHUNK_BYTES_MAX) {
-                    return Err("an extent that is empty or reaches beyond any chunk".into());
-                }
-            }
-            Ok(())
-        }
-        Content::Stream(root) if *root == Root::EMPTY => Err("an empty content stream".into()),
-        Content::Stream(_) => Ok(()),
-    }
-}
+    use super::*;
 
-/// Relative, without empty, `.` and `..` components, NUL bytes and overlong names.
-fn check_path(path: &[u8]) -> Result<(), String> {
-    if path.is_empty() {
-        return Ok(());
-    }
-    for name in path.split(|byte| *byte == b'/') {
-        let problem = match name {
-            b"" => "is absolute or has an empty component",
-            b"." | b".." => "has a component . or ..",
-            name if name.len() > NAME_BYTES_MAX => "has a component above 255 bytes",
-            name if name.contains(&0) => "has a NUL byte",
-            _ => continue,
-        };
-        return Err(format!("the path {:?} {problem}", String::from_utf8_lossy(path)));
-    }
-    Ok(())
-}
-
-/// One item of a tree stream.
-pub(crate) fn encode_tree_entry(entry: &TreeEntry) -> Vec<u8> {
-    let mut e = Encoder::default();
-    let hard_link = matches!(entry.kind, NodeKind::HardLink { .. });
-    let own_fields = match &entry.kind {
-        NodeKind::File { size, content, holes, .. } => {
-            let content = usize::from(*size > 0 || matches!(content, Content::Stream(_)));
-            3 + content + usize::from(!holes.is_empty())
+    proptest! {
+        /// A general library as second opinion: it reads what we write, and what it writes is what we write.
+        #[test]
+        fn another_library_agrees_on_every_head(u: u64, i: i64, bytes in vec(any::<u8>(), 0..300), text: String) {
+            let mut e = Encoder::default();
+            e.array(5).uint(u).int(i).bytes(&bytes).text(&text).map(1).uint(1).int(-1);
+            let mut theirs = minicbor::Encoder::new(Vec::new());
+            theirs.array(5).unwrap().u64(u).unwrap().i64(i).unwrap().bytes(&bytes).unwrap();
+            theirs.str(&text).unwrap().map(1).unwrap().u8(1).unwrap().i8(-1).unwrap();
+            let ours = e.finish();
+            prop_assert_eq!(&ours, &theirs.into_writer());
+            let mut d = Decoder::new(&ours);
+            d.array_of(5).unwrap();
+            prop_assert_eq!(d.uint(), Ok(u));
+            prop_assert_eq!(d.int(), Ok(i));
+            prop_assert_eq!(d.bytes(), Ok(&bytes[..]));
+            prop_assert_eq!(d.text(), Ok(text.as_str()));
+            d.skip().unwrap();
+            prop_assert_eq!(d.end(), Ok(()));
         }
-        NodeKind::Directory | NodeKind::Fifo | NodeKind::Socket => 0,
-        _ => 1,
-    };
-    let common = if hard_link { 2 } else { 6 + usize::from(!entry.xattrs.is_empty()) };
-    e.map(common + own_fields).uint(0).bytes(&entry.path);
-    e.uint(1).uint(match entry.kind {
-        NodeKind::File { .. } => 0,
-        NodeKind::Directory => 1,
-        NodeKind::Symlink { .. } => 2,
-        NodeKind::HardLink { .. } => 3,
-        NodeKind::Fifo => 4,
-        NodeKind::CharDevice { .. } => 5,
-        NodeKind::BlockDevice { .. } => 6,
-        NodeKind::Socket => 7,
-    });
-    if !hard_link {
-        e.uint(2).uint(entry.mode.into()).uint(3).uint(entry.uid.into()).uint(4).uint(entry.gid.into());
-        e.uint(5).int(entry.mtime);
-    }
-    match &entry.kind {
-        NodeKind::File { ctime, inode, size, content, holes } => {
-            e.uint(6).int(*ctime).uint(7).uint(*inode).uint(8).uint(*size);
-            match content {
-                Content::Extents(_) if *size == 0 => {}
-                Content::Extents(extents) => {
-                    e.uint(9).array(extents.len());
-                    for extent in extents {
-                        e.array(3).bytes(extent.chunk.as_bytes());
-                        e.uint(extent.offset.into()).uint(extent.length.into());
-                    }
-                }
-                Content::Stream(root) => put_root(e.uint(10), root),
-            }
-            if !holes.is_empty() {
-                e.uint(11).array(holes.len());
-                for (offset, length) in holes {
-                    e.array(2).uint(*offset).uint(*length);
-                }
+
+        #[test]
+        fn skipping_hostile_bytes_ends(bytes in vec(any::<u8>(), 0..200)) {
+            let mut d = Decoder::new(&bytes);
+            while d.skip().is_ok() && d.position() < bytes.len() {}
+        }
+
+        #[test]
+        fn summaries_and_manifest_entries_come_back(
+            time: i64, started: i64, kind: String,
+            labels in btree_map(any::<String>(), any::<String>(), 0..5),
+            figures in btree_map(any::<String>(), any::<u64>(), 0..5),
+            parents in vec(any::<[u8; 32]>().prop_map(CommitId), 0..3),
+            tree: bool, level in 0..=6_u8, length in 1..200_000_u64, id: [u8; 32],
+        ) {
+            let name = kind.clone();
+            let summary = Summary { time, started, kind, labels, figures: figures.clone(), parents };
+            prop_assert_eq!(decode_summary(&encode_summary(&summary)), Ok(summary));
+            let kind = if tree { EntryKind::Tree } else { EntryKind::Bytes };
+            let root = Root { level, length, id: ChunkId(id) };
+            prop_assert_eq!(decode_commit_root(&encode_commit_root(&root)), Ok(root));
+            let entry = ManifestEntry { name, kind, root, figures };
+            prop_assert_eq!(decode_manifest_entry(&mut Decoder::new(&encode_manifest_entry(&entry))), Ok(entry));
+        }
+
+        #[test]
+        fn hostile_bytes_are_no_summary_root_or_manifest(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = decode_summary(&bytes);
+            let _ = decode_commit_root(&bytes);
+            let _ = decode_manifest_entry(&mut Decoder::new(&bytes));
+        }
+
+        #[test]
+        fn a_changed_summary_is_refused_or_is_another_summary_exactly(
+            labels in btree_map("[a-z]{0,9}", "[a-z]{0,9}", 0..4), at: prop::sample::Index, with: u8,
+        ) {
+            let mut bytes = encode_summary(&Summary { labels, ..Summary::default() });
+            let at = at.index(bytes.len());
+            bytes[at] ^= with;
+            if let Ok(changed) = decode_summary(&bytes) {
+                prop_assert_eq!(encode_summary(&changed), bytes);
             }
         }
-        NodeKind::Symlink { target } | NodeKind::HardLink { target } => {
-            e.uint(12).bytes(target);
-        }
-        NodeKind::CharDevice { major, minor } | NodeKind::BlockDevice { major, minor } => {
-            e.uint(13).array(2).uint((*major).into()).uint((*minor).into());
-        }
-        NodeKind::Directory | NodeKind::Fifo | NodeKind::Socket => {}
     }
-    if !hard_link && !entry.xattrs.is_empty() {
-        e.uint(14).map(entry.xattrs.len());
-        for (name, value) in &entry.xattrs {
-            e.bytes(name).bytes(value);
-        }
-    }
-    e.finish()
-}
 
-/// The fields of an entry as they are met, before it is known which of them belong together.
-#[derive(Default)]
-struct Fields {
-    path: Option<Vec<u8>>,
-    kind: Option<u64>,
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    mtime: Option<i64>,
-    ctime: Option<i64>,
-    inode: Option<u64>,
-    size: Option<u64>,
-    extents: Option<Vec<Extent>>,
-    stream: Option<Root>,
-    holes: Option<Vec<(u64, u64)>>,
-    target: Option<Vec<u8>>,
-    device: Option<(u32, u32)>,
-    xattrs: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
-}
+    fn refused<T: Debug>(result: Decoded<T>) -> bool {
+        matches!(result, Err(Broken::Wrong(_)))
+    }
 
-/// The next item of a tree stream, checked by itself ([`check_tree_entry`]).
-pub(crate) fn decode_tree_entry(d: &mut Decoder<'_>) -> Decoded<TreeEntry> {
-    let mut f = Fields::default();
-    d.fields(|key, d| {
-        match key {
-            0 => f.path = Some(d.bytes()?.to_vec()),
-            1 => f.kind = Some(d.uint()?),
-            2 => f.mode = Some(d.u32()?),
-            3 => f.uid = Some(d.u32()?),
-            4 => f.gid = Some(d.u32()?),
-            5 => f.mtime = Some(d.int()?),
-            6 => f.ctime = Some(d.int()?),
-            7 => f.inode = Some(d.uint()?),
-            8 => f.size = Some(d.uint()?),
-            9 => f.extents = Some(get_extents(d)?),
-            10 => f.stream = Some(get_root(d)?),
-            11 => f.holes = Some(get_holes(d)?),
-            12 => f.target = Some(d.bytes()?.to_vec()),
-            13 => {
-                d.array_of(2)?;
-                f.device = Some((d.u32()?, d.u32()?));
-            }
-            14 => f.xattrs = Some(d.ascending(|d| Ok((d.bytes()?.to_vec(), d.bytes()?.to_vec())))?),
-            _ => return Ok(false),
+    #[test]
+    fn there_is_one_way_to_write_a_value() {
+        // A head longer than needed, an indefinite length, a reserved one.
+        for bytes in
+            [&[0x18, 0x17][..], &[0x19, 0, 0xff], &[0x1b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &[0x1c]]
+        {
+            assert!(refused(Decoder::new(bytes).uint()), "{bytes:02x?}");
         }
-        Ok(true)
-    })?;
-    let entry = assemble(f)?;
-    check_tree_entry(&entry).map_err(Broken::Wrong)?;
-    Ok(entry)
-}
+        assert!(refused(Decoder::new(&[0x5f, 0x41, 0, 0xff]).bytes()));
+        assert!(refused(Decoder::new(&[0x62, 0xff, 0xfe]).text()), "not UTF-8");
+        let mut swapped = Encoder::default();
+        swapped.map(2).uint(1).uint(0).uint(0).uint(0);
+        assert!(refused(Decoder::new(&swapped.finish()).fields(|_, _| Ok(false))), "keys that descend");
+        let mut twice = Encoder::default();
+        twice.map(2).text("a").uint(0).text("a").uint(0);
+        assert!(refused(Decoder::new(&twice.finish()).figures()), "a name twice");
+    }
 
-fn get_extents(d: &mut Decoder<'_>) -> Decoded<Vec<Extent>> {
-    let count = d.array()?;
-    if count > EXTENTS_MAX as u64 {
-        return wrong(format!("{count} extents (at most {EXTENTS_MAX})"));
-    }
-    let mut extents = Vec::with_capacity(EXTENTS_MAX);
-    for _ in 0..count {
-        d.array_of(3)?;
-        extents.push(Extent { chunk: ChunkId(d.id()?), offset: d.u32()?, length: d.u32()? });
-    }
-    Ok(extents)
-}
-
-fn get_holes(d: &mut Decoder<'_>) -> Decoded<Vec<(u64, u64)>> {
-    let count = d.array()?;
-    if count == 0 {
-        return wrong("a list of holes without one");
-    }
-    let mut holes = Vec::new();
-    for _ in 0..count {
-        d.array_of(2)?;
-        holes.push((d.uint()?, d.uint()?));
-    }
-    Ok(holes)
-}
-
-fn assemble(f: Fields) -> Decoded<TreeEntry> {
-    let need = |present: bool, what: &str| {
-        if present { Ok(()) } else { wrong(format!("an entry without its {what}")) }
-    };
-    let (Some(path), Some(kind)) = (f.path, f.kind) else {
-        return wrong("an entry without path or type");
-    };
-    let is_file = kind == 0;
-    let is_link = kind == 2 || kind == 3;
-    let is_device = kind == 5 || kind == 6;
-    // A field that does not belong would be lost when the entry is written again: refuse it.
-    let of_file = f.ctime.is_some() || f.inode.is_some() || f.size.is_some();
-    let of_content = f.extents.is_some() || f.stream.is_some() || f.holes.is_some();
-    if ((of_file || of_content) && !is_file)
-        || (is_link != f.target.is_some())
-        || (is_device != f.device.is_some())
-        || f.xattrs.as_ref().is_some_and(BTreeMap::is_empty)
-    {
-        return wrong(format!("an entry of type {kind} with fields of another type, or without its own"));
-    }
-    if kind == 3 {
-        let own = f.mode.is_some() || f.uid.is_some() || f.gid.is_some() || f.mtime.is_some();
-        if own || f.xattrs.is_some() {
-            return wrong("a hard link with a mode, owner, time or attributes of its own");
+    #[test]
+    fn a_length_that_is_not_there_takes_no_memory() {
+        // 2^62 bytes, text, items, pairs are promised; nothing follows.
+        for major in [BYTES, TEXT, ARRAY, MAP] {
+            let mut e = Encoder::default();
+            e.head(major, 1 << 62);
+            let bytes = e.finish();
+            assert!(Decoder::new(&bytes).skip().is_err());
         }
-    } else {
-        need(f.mode.is_some() && f.uid.is_some() && f.gid.is_some(), "mode or owner")?;
-        need(f.mtime.is_some(), "time")?;
+        let mut e = Encoder::default();
+        e.map(1).uint(4).array(1 << 40);
+        assert_eq!(decode_summary(&e.finish()), Err(Broken::Short));
     }
-    let target = f.target.unwrap_or_default();
-    let (major, minor) = f.device.unwrap_or_default();
-    let kind = match kind {
-        0 => {
-            need(f.ctime.is_some() && f.inode.is_some() && f.size.is_some(), "size or change marks")?;
-            let size = f.size.unwrap_or_default();
-            let content = match (f.extents, f.stream) {
-                (None, Some(root)) => Content::Stream(root),
-                (Some(extents), None) if size > 0 => Content::Extents(extents),
-                (None, None) if size == 0 => Content::Extents(Vec::new()),
-                _ => return wrong("a file with both kinds of content, or none"),
-            };
-            NodeKind::File {
-                ctime: f.ctime.unwrap_or_default(),
-                inode: f.inode.unwrap_or_default(),
-                size,
-                content,
-                holes: f.holes.unwrap_or_default(),
-            }
+
+    #[test]
+    fn roots_that_cannot_be_are_refused() {
+        for (level, length, id) in [(7, 1, 1), (0, 262_145, 1), (0, 0, 1), (1, 0, 0), (0, 1 << 40, 1)] {
+            let root = Root { level, length, id: ChunkId([id; 32]) };
+            assert!(refused(decode_commit_root(&encode_commit_root(&root))), "{root:?}");
         }
-        1 => NodeKind::Directory,
-        2 => NodeKind::Symlink { target },
-        3 => NodeKind::HardLink { target },
-        4 => NodeKind::Fifo,
-        5 => NodeKind::CharDevice { major, minor },
-        6 => NodeKind::BlockDevice { major, minor },
-        7 => NodeKind::Socket,
-        kind => return wrong(format!("an entry of type {kind}, which this release does not know")),
-    };
-    Ok(TreeEntry {
-        path,
-        kind,
-        mode: f.mode.unwrap_or_default(),
-        uid: f.uid.unwrap_or_default(),
-        gid: f.gid.unwrap_or_default(),
-        mtime: f.mtime.unwrap_or_default(),
-        xattrs: f.xattrs.unwrap_or_default(),
-    })
+        assert_eq!(decode_commit_root(&encode_commit_root(&Root::EMPTY)), Ok(Root::EMPTY));
+    }
 }

@@ -103,3 +103,87 @@ impl Chunker {
         Some(cut)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunker(sizes: ChunkBytes) -> Chunker {
+        let mut gear = [0; 256];
+        let mut dice = blake3::Hasher::new_keyed(&[7; 32]).update(b"holdfast v1 gear").finalize_xof();
+        for value in &mut gear {
+            let mut eight = [0; 8];
+            dice.fill(&mut eight);
+            *value = u64::from_le_bytes(eight);
+        }
+        Chunker::new(sizes, &gear)
+    }
+
+    fn data(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().update(b"golden data").finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn cuts(chunker: &Chunker, data: &[u8]) -> Vec<usize> {
+        let (mut at, mut lengths) = (0, Vec::new());
+        while let Some(length) = chunker.next(&data[at..], true) {
+            lengths.push(length);
+            at += length;
+        }
+        lengths
+    }
+
+    /// The cut points are part of the format: whatever makes this fail stores everything again.
+    #[test]
+    fn the_cut_points_of_a_fixed_key_are_fixed() {
+        let lengths = cuts(&chunker(ChunkBytes::default()), &data(1 << 20));
+        assert_eq!(lengths, GOLDEN);
+    }
+
+    const GOLDEN: &[usize] =
+        &[120688, 95221, 84251, 96330, 74267, 91853, 72747, 132168, 18856, 25258, 160384, 76553];
+
+    #[test]
+    fn bytes_are_cut_alike_however_they_arrive() {
+        let (chunker, data) = (chunker(ChunkBytes { min: 64, avg: 256, max: 1024 }), data(100_000));
+        let whole = cuts(&chunker, &data);
+        for step in [1_024, 1_025, 4_000, 33_333] {
+            let (mut from, mut to, mut lengths) = (0, 0, Vec::new());
+            while from < data.len() {
+                to = (to + step).min(data.len());
+                while let Some(length) = chunker.next(&data[from..to], to == data.len()) {
+                    lengths.push(length);
+                    from += length;
+                }
+            }
+            assert_eq!(lengths, whole, "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn shifted_bytes_are_cut_alike_after_a_few_chunks() {
+        let (chunker, data) = (chunker(ChunkBytes { min: 64, avg: 256, max: 1024 }), data(100_000));
+        let shifted = [b"seventeen bytes..".as_slice(), &data].concat();
+        let (mut one, mut two) = (cuts(&chunker, &data), cuts(&chunker, &shifted));
+        one.reverse();
+        two.reverse();
+        let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
+        assert!(same > one.len() - 10, "{same} of {}", one.len());
+    }
+
+    #[test]
+    fn sizes_that_make_no_chunker_are_refused() {
+        for (min, avg, max) in [
+            (0, 256, 1024),
+            (64, 64, 128),
+            (64, 300, 1024),
+            (65, 256, 1024),
+            (64, 256, 262_146),
+            (256, 512, 512),
+        ] {
+            assert!(ChunkBytes { min, avg, max }.check().is_err(), "{min} {avg} {max}");
+        }
+        assert_eq!(ChunkBytes::default().check(), Ok(()));
+    }
+}

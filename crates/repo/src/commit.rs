@@ -91,3 +91,83 @@ impl<'b> Sealed<'b> {
             .map_err(|broken| Error::damaged(&self.key, format!("its root: {}", broken.what())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::ChunkId;
+    use crate::object::Capability;
+
+    fn sample() -> (Keys, Summary, Root, Vec<u8>) {
+        let env = Env::fixed(1, 1);
+        let keys = Keys::generate(&env).unwrap();
+        let labels = [("app".to_string(), "shop".to_string())].into();
+        let summary = Summary { time: 9, kind: "volume".into(), labels, ..Summary::default() };
+        let root = Root { level: 1, length: 300_000, id: ChunkId([3; 32]) };
+        let bytes = encode(&keys, &summary, &root, &env).unwrap();
+        (keys, summary, root, bytes)
+    }
+
+    fn named(bytes: &[u8]) -> CommitId {
+        CommitId(*blake3::hash(bytes).as_bytes())
+    }
+
+    #[test]
+    fn r5_each_key_sees_its_part_of_a_commit() {
+        let (keys, summary, root, bytes) = sample();
+        for capability in [Capability::Put, Capability::List, Capability::Read] {
+            let keys = keys.restrict(capability).unwrap();
+            let sealed = Sealed::parse(&keys, &named(&bytes), &bytes).unwrap();
+            match capability {
+                Capability::Put => {
+                    assert!(matches!(sealed.summary(&keys), Err(Error::NotPermitted { .. })));
+                }
+                _ => assert_eq!(sealed.summary(&keys).unwrap(), summary),
+            }
+            match capability {
+                Capability::Read => assert_eq!(sealed.manifest(&keys).unwrap(), root),
+                _ => assert!(matches!(sealed.manifest(&keys), Err(Error::NotPermitted { .. }))),
+            }
+        }
+    }
+
+    #[test]
+    fn r4_a_flipped_bit_is_found_by_name_and_by_mac_alone() {
+        let (keys, _, _, bytes) = sample();
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            for id in [named(&bytes), named(&changed)] {
+                let parsed = Sealed::parse(&keys, &id, &changed);
+                assert!(matches!(parsed, Err(Error::Damaged { .. })), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_of_another_repository_is_refused() {
+        let (_, _, _, bytes) = sample();
+        let others = Keys::generate(&Env::fixed(1, 2)).unwrap();
+        assert!(matches!(Sealed::parse(&others, &named(&bytes), &bytes), Err(Error::Damaged { .. })));
+    }
+
+    proptest! {
+        /// Even bytes that a holder of the key signed are not trusted in their lengths.
+        #[test]
+        fn hostile_bytes_with_a_good_mac_are_refused(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..200), magic: bool,
+        ) {
+            let (keys, ..) = sample();
+            if magic && bytes.len() >= 8 {
+                bytes[..8].copy_from_slice(MAGIC);
+            }
+            let mac = keys.commit_mac(&bytes);
+            bytes.extend(mac.as_bytes());
+            if let Ok(sealed) = Sealed::parse(&keys, &named(&bytes), &bytes) {
+                prop_assert!(sealed.summary(&keys).is_err() && sealed.manifest(&keys).is_err());
+            }
+        }
+    }
+}

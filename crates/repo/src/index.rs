@@ -547,3 +547,194 @@ pub(crate) fn check_packs(store: &dyn Store, index: &Index, touched: &PackSet) -
         Some(id) => Err(gone(id, format!("{} pack(s) are gone or of another size", wanted.len()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::env::Env;
+    use crate::store::Put;
+    use crate::store::mem::MemStore;
+
+    fn keys() -> Keys {
+        Keys::generate(&Env::fixed(1, 1)).unwrap()
+    }
+
+    fn id(number: u64) -> ChunkId {
+        ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    fn pack_id(number: u64) -> PackId {
+        PackId(*blake3::hash(&(number << 32).to_le_bytes()).as_bytes())
+    }
+
+    /// A segment of one pack that holds these chunks, 100 bytes each.
+    fn segment(pack: u64, chunks: impl IntoIterator<Item = u64>) -> Segment {
+        let mut segment = Segment::default();
+        for (at, number) in chunks.into_iter().enumerate() {
+            let offset = 48 + at as u32 * 117;
+            segment.chunks.push(SegmentChunk { id: id(number), pack: 0, offset, sealed: 117, plain: 100 });
+        }
+        segment.packs.push((pack_id(pack), 48 + 117 * segment.chunks.len() as u32 + 100));
+        segment
+    }
+
+    fn put(store: &MemStore, keys: &Keys, mut segment: Segment) -> SegmentId {
+        let body = segment.encode().unwrap();
+        let bytes = keys.seal_segment(&body, &Env::real()).unwrap();
+        let name = SegmentId(*blake3::hash(&bytes).as_bytes());
+        assert_eq!(store.put(&name.key(), bytes.into()).unwrap(), Put::Created);
+        name
+    }
+
+    fn lookup(index: &Index, number: u64) -> Vec<(PackId, u32)> {
+        index.places(&id(number)).map(|(_, place)| (place.pack, place.offset)).collect()
+    }
+
+    #[test]
+    fn every_chunk_of_every_segment_is_found_where_it_is_and_no_other() {
+        for count in [0_u64, 1, 15, 16, 17, 300, 20_000] {
+            let (store, keys) = (MemStore::new(), keys());
+            let mut model = BTreeMap::new();
+            for part in 0..7 {
+                let chunks: Vec<u64> = (0..count).filter(|number| number % 7 == part).collect();
+                for (at, number) in chunks.iter().enumerate() {
+                    model.insert(*number, (pack_id(part), 48 + at as u32 * 117));
+                }
+                if !chunks.is_empty() {
+                    put(&store, &keys, segment(part, chunks));
+                }
+            }
+            let index = Index::load(&store, &keys).unwrap();
+            assert_eq!(index.chunk_count() as u64, count);
+            for (number, place) in &model {
+                assert_eq!(lookup(&index, *number), [*place], "{number} of {count}");
+            }
+            for number in count..count + 500 {
+                assert_eq!(lookup(&index, number), []);
+                assert_eq!(index.pack_with(&id(number)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn the_extremes_of_a_place_survive_packing() {
+        let (store, keys) = (MemStore::new(), keys());
+        let end = PACK_BYTES_MAX as u32;
+        let mut wide = Segment { packs: vec![(pack_id(1), end)], chunks: Vec::new() };
+        for (number, offset, sealed, plain) in [
+            (1, 48, 18, 1),
+            (2, 48, 262_161, 262_144),
+            (3, end - 262_161, 262_161, 262_144),
+            (4, end - 18, 18, 262_144),
+        ] {
+            wide.chunks.push(SegmentChunk { id: id(number), pack: 0, offset, sealed, plain });
+        }
+        let chunks = wide.chunks.clone();
+        put(&store, &keys, wide);
+        let index = Index::load(&store, &keys).unwrap();
+        for chunk in chunks {
+            let places: Vec<_> = index.places(&chunk.id).map(|(_, place)| place).collect();
+            let SegmentChunk { offset, sealed, plain, .. } = chunk;
+            assert_eq!(places, [Location { pack: pack_id(1), offset, sealed, plain }]);
+        }
+    }
+
+    #[test]
+    fn a_chunk_written_twice_at_once_keeps_both_places() {
+        let (store, keys) = (MemStore::new(), keys());
+        put(&store, &keys, segment(1, [5, 6]));
+        put(&store, &keys, segment(2, [6, 7]));
+        // The same pack listed once more, as a rebuilt index would.
+        put(&store, &keys, segment(1, [5, 6]));
+        let index = Index::load(&store, &keys).unwrap();
+        assert_eq!((index.pack_count(), index.chunk_count()), (2, 4));
+        let mut places = lookup(&index, 6);
+        places.sort();
+        let mut expected = vec![(pack_id(1), 48 + 117), (pack_id(2), 48)];
+        expected.sort();
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn a_damaged_segment_costs_what_only_it_names() {
+        let (store, keys) = (MemStore::new(), keys());
+        put(&store, &keys, segment(1, [1, 2]));
+        let name = put(&store, &keys, segment(2, [2, 3]));
+        let whole = store.get(&name.key()).unwrap();
+        for at in [0, 9, 45, whole.len() - 1] {
+            let mut changed = whole.to_vec();
+            changed[at] ^= 4;
+            store.tamper(&name.key(), Some(changed.into()));
+            let index = Index::load(&store, &keys).unwrap();
+            assert_eq!((index.damaged(), index.findings().len()), (&[name][..], 1), "byte {at}");
+            assert_eq!(index.findings()[0].what, name.key());
+            assert_eq!(
+                (lookup(&index, 1).len(), lookup(&index, 2).len(), lookup(&index, 3).len()),
+                (1, 1, 0)
+            );
+        }
+        // Well sealed and wrongly said is damage, too: half of it must not stay.
+        store.tamper(&name.key(), None);
+        let mut body = segment(2, [8, 9]).encode().unwrap();
+        let last = body.len() - 4;
+        body[last..].copy_from_slice(&u32::MAX.to_le_bytes());
+        let bytes = Bytes::from(keys.seal_segment(&body, &Env::real()).unwrap());
+        let name = SegmentId(*blake3::hash(&bytes).as_bytes());
+        store.put(&name.key(), bytes).unwrap();
+        let index = Index::load(&store, &keys).unwrap();
+        assert_eq!((index.damaged(), index.pack_count(), index.chunk_count()), (&[name][..], 1, 2));
+    }
+
+    #[test]
+    fn r3_a_pack_that_is_gone_or_cut_is_not_relied_on() {
+        let (store, keys) = (MemStore::new(), keys());
+        put(&store, &keys, segment(1, [1, 2]));
+        put(&store, &keys, segment(2, [2, 3]));
+        put(&store, &keys, segment(3, [4]));
+        let size = |number: u64| segment(number, [0, 0]).packs[0].1 as usize;
+        store.put(&pack_id(1).key(), vec![0; size(1)].into()).unwrap();
+        store.put(&pack_id(3).key(), vec![0; 9].into()).unwrap();
+        let mut index = Index::load(&store, &keys).unwrap();
+        index.look_for_packs(&store).unwrap();
+        let present: Vec<_> = (1..=4).map(|number| index.pack_with(&id(number)).is_some()).collect();
+        assert_eq!(present, [true, true, false, false], "2 is in another pack as well");
+        assert_eq!(index.findings().len(), 2);
+
+        let touched = PackSet::of(&index);
+        touched.insert(index.pack_with(&id(1)).unwrap());
+        check_packs(&store, &index, &touched).unwrap();
+        store.tamper(&pack_id(1).key(), None);
+        let gone = check_packs(&store, &index, &touched).unwrap_err();
+        assert!(gone.is_damage() && gone.to_string().contains(&pack_id(1).key()), "{gone}");
+        store.tamper(&pack_id(1).key(), Some(vec![0; 7].into()));
+        assert!(check_packs(&store, &index, &touched).unwrap_err().is_damage());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bodies_are_refused_or_sound(mut body in proptest::collection::vec(any::<u8>(), 0..300), small: bool) {
+            if small && body.len() >= 8 {
+                body[..8].copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
+                body.resize(8 + 36 + 96, 0);
+            }
+            if let Ok(mut segment) = Segment::decode(&body) {
+                prop_assert_eq!(segment.encode().unwrap(), body);
+            }
+        }
+
+        #[test]
+        fn a_changed_body_is_refused_or_is_another_segment_exactly(at: prop::sample::Index, with in 1_u8..) {
+            let mut body = segment(1, 0..5).encode().unwrap();
+            let at = at.index(body.len());
+            body[at] ^= with;
+            if let Ok(mut changed) = Segment::decode(&body) {
+                prop_assert_eq!(changed.encode().unwrap(), body);
+            }
+        }
+    }
+}

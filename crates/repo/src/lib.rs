@@ -12,12 +12,14 @@
 //!
 //! Everything is synchronous and uses threads; nothing here needs an async runtime around it.
 
+mod ahead;
 mod cbor;
 pub mod check;
 mod chunk;
 mod commit;
 mod crypto;
 mod engine;
+mod entry;
 pub mod env;
 pub mod error;
 pub mod id;
@@ -34,6 +36,7 @@ mod stream;
 pub mod tree;
 pub mod writer;
 
+pub use ahead::StreamReader;
 pub use chunk::{ChunkBytes, Chunker};
 pub use crypto::{Kdf, Passphrase};
 pub use env::{Cancel, Env, Timestamp};
@@ -46,7 +49,7 @@ pub use object::{
     TreeEntry,
 };
 pub use pack::Lane;
-pub use reader::{Extents, Reader, ReaderOptions, StreamExtent, StreamReader};
+pub use reader::{Extents, Reader, ReaderOptions, StreamExtent};
 pub use repo::{FORMAT_VERSION, InitOptions, KeyInfo, Repository};
 pub use stream::StreamWriter;
 pub use tree::{TreeReader, TreeWriter, walk_order};

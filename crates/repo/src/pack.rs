@@ -387,3 +387,169 @@ impl Decompressor {
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::env::Env;
+
+    fn keys() -> Keys {
+        Keys::generate(&Env::fixed(1, 1)).unwrap()
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    fn sample(keys: &Keys) -> (Vec<Vec<u8>>, FinishedPack) {
+        let sealer = keys.pack_sealer(Lane::Data.kind(), &Env::fixed(1, 2)).unwrap();
+        let mut builder = PackBuilder::new(sealer, BytesMut::new());
+        let mut compressor = Compressor::new(1).unwrap();
+        let ids = keys.chunk_ids().unwrap();
+        let chunks = vec![b"x".to_vec(), vec![0; 5_000], noise(40_000), b"hold fast ".repeat(30)];
+        for plain in &chunks {
+            builder.add(ids.id(plain), plain.len(), &compressor.compress(plain)).unwrap();
+        }
+        (chunks, builder.finish().unwrap())
+    }
+
+    fn open(keys: &Keys, bytes: &[u8], entry: &PackEntry) -> Result<Vec<u8>, String> {
+        let header = bytes[..PACK_HEADER_LEN].try_into().unwrap();
+        let opener = keys.pack_opener(header).unwrap();
+        let start = entry.offset as usize;
+        let sealed = &bytes[start..start + entry.sealed as usize];
+        Decompressor::new().unwrap().open(&opener, entry.offset, sealed, entry.plain as usize)
+    }
+
+    #[test]
+    fn a_pack_gives_back_its_chunks_and_says_what_it_holds() {
+        let keys = keys();
+        let (chunks, pack) = sample(&keys);
+        let parsed = Pack::parse(&keys, &pack.id, pack.bytes.clone()).unwrap();
+        assert_eq!((parsed.lane, &parsed.entries), (Lane::Data, &pack.entries));
+        for (plain, entry) in chunks.iter().zip(&parsed.entries) {
+            assert_eq!(open(&keys, &pack.bytes, entry).unwrap(), *plain);
+        }
+        let sealed: Vec<u32> = parsed.entries.iter().map(|entry| entry.sealed).collect();
+        assert!(sealed[0] == 18 && sealed[1] < 60, "one byte raw, zeros compressed: {sealed:?}");
+        assert_eq!(sealed[2], 40_017, "noise stays as it is");
+        assert!(sealed[3] < 60, "{sealed:?}");
+    }
+
+    #[test]
+    fn r5_a_put_key_lists_a_pack_and_opens_no_chunk() {
+        let keys = keys();
+        let (_, pack) = sample(&keys);
+        let put = keys.restrict(crate::object::Capability::Put).unwrap();
+        assert_eq!(Pack::parse(&put, &pack.id, pack.bytes.clone()).unwrap().entries, pack.entries);
+        let header = pack.bytes[..PACK_HEADER_LEN].try_into().unwrap();
+        assert!(matches!(put.pack_opener(header), Err(Error::NotPermitted { .. })));
+    }
+
+    #[test]
+    fn r4_a_flipped_bit_anywhere_in_a_pack_is_found() {
+        let keys = keys();
+        let (_, pack) = sample(&keys);
+        let directory = pack.entries.last().map(|entry| (entry.offset + entry.sealed) as usize).unwrap();
+        // Every byte of the small chunks, the header, directory and trailer; some of the large chunk.
+        let large = pack.entries[2].offset as usize + 50..pack.entries[3].offset as usize;
+        for at in (0..pack.bytes.len()).filter(|at| !large.contains(at) || at % 999 == 0) {
+            let mut changed = pack.bytes.to_vec();
+            changed[at] ^= 1 << (at % 8);
+            assert!(
+                Pack::parse(&keys, &pack.id, changed.clone().into()).is_err(),
+                "its name tells, byte {at}"
+            );
+            let renamed = PackId(*blake3::hash(&changed).as_bytes());
+            let parsed = Pack::parse(&keys, &renamed, changed.clone().into());
+            assert_eq!(parsed.is_err(), at < PACK_HEADER_LEN || at >= directory, "its directory, byte {at}");
+            for entry in &pack.entries {
+                let inside = (entry.offset..entry.offset + entry.sealed).contains(&(at as u32));
+                if inside || at < PACK_HEADER_LEN {
+                    assert!(open(&keys, &changed, entry).is_err(), "chunk at {}, byte {at}", entry.offset);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn r4_a_chunk_moved_inside_its_pack_or_to_another_does_not_open() {
+        let keys = keys();
+        let (_, pack) = sample(&keys);
+        let mut changed = pack.bytes.to_vec();
+        let zeros = pack.entries[1];
+        let range = zeros.offset as usize..(zeros.offset + zeros.sealed) as usize;
+        changed.copy_within(range.clone(), pack.entries[2].offset as usize);
+        let moved = PackEntry { offset: pack.entries[2].offset, ..zeros };
+        assert!(open(&keys, &changed, &moved).is_err());
+        let sealer = keys.pack_sealer(0, &Env::fixed(1, 3)).unwrap();
+        let mut other = pack.bytes.to_vec();
+        other[..PACK_HEADER_LEN].copy_from_slice(sealer.header());
+        assert!(open(&keys, &other, &zeros).is_err());
+    }
+
+    #[test]
+    fn a_frame_that_grows_beyond_its_promise_is_refused() {
+        // A bomb: a frame of 256 KiB under an entry that promises 100 bytes.
+        let keys = keys();
+        let sealer = keys.pack_sealer(0, &Env::fixed(1, 2)).unwrap();
+        let mut builder = PackBuilder::new(sealer, BytesMut::new());
+        let mut compressor = Compressor::new(1).unwrap();
+        let bomb = vec![0; CHUNK_BYTES_MAX];
+        builder.add(ChunkId::ZERO, 100, &compressor.compress(&bomb)).unwrap();
+        let pack = builder.finish().unwrap();
+        let refused = open(&keys, &pack.bytes, &pack.entries[0]).unwrap_err();
+        assert!(refused.contains("another size"), "{refused}");
+    }
+
+    #[test]
+    fn noise_is_recognised_and_text_is_not() {
+        assert!(looks_random(&noise(CHUNK_BYTES_MAX)));
+        assert!(!looks_random(&noise(1_000)), "too little to tell");
+        assert!(!looks_random(&b"the quick brown fox ".repeat(4_000)));
+        let mut uneven = noise(CHUNK_BYTES_MAX);
+        uneven.iter_mut().step_by(8).for_each(|byte| *byte &= 0x3f);
+        assert!(!looks_random(&uneven), "a few per cent to gain");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_trailers_and_packs_are_refused(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), magic: bool) {
+            if magic && bytes.len() >= 64 {
+                let end = bytes.len();
+                bytes[end - 8..].copy_from_slice(TRAILER_MAGIC);
+                bytes[..8].copy_from_slice(PACK_MAGIC);
+            }
+            let id = PackId(*blake3::hash(&bytes).as_bytes());
+            let _ = Trailer::parse(&bytes, bytes.len() as u64);
+            prop_assert!(Pack::parse(&keys(), &id, bytes.into()).is_err());
+        }
+
+        /// A directory that a holder of the index key made up is held to the bounds of its pack.
+        #[test]
+        fn hostile_directories_are_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let keys = keys();
+            let sealer = keys.pack_sealer(0, &Env::fixed(1, 2)).unwrap();
+            let mut sealed = body.clone();
+            let tag = sealer.seal_directory(&mut sealed).unwrap();
+            sealed.extend(tag);
+            if let Ok((_, entries)) = open_directory(&keys, sealer.header(), &sealed, 1_000_000) {
+                prop_assert!(body.len() == 44 * entries.len());
+                prop_assert!(entries.iter().all(|entry| entry.offset + entry.sealed <= 1_000_000));
+            }
+        }
+
+        #[test]
+        fn whatever_is_compressed_is_what_is_opened(plain in proptest::collection::vec(0_u8..7, 1..3_000)) {
+            let keys = keys();
+            let mut builder = PackBuilder::new(keys.pack_sealer(1, &Env::fixed(1, 2)).unwrap(), BytesMut::new());
+            builder.add(ChunkId::ZERO, plain.len(), &Compressor::new(1).unwrap().compress(&plain)).unwrap();
+            let pack = builder.finish().unwrap();
+            prop_assert_eq!(open(&keys, &pack.bytes, &pack.entries[0]), Ok(plain));
+        }
+    }
+}

@@ -561,3 +561,123 @@ fn to_json(value: &impl Serialize) -> Result<Bytes, Error> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::failed(format!("JSON: {error}")))?;
     Ok(Bytes::from(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::mem::MemStore;
+
+    fn cheap() -> InitOptions {
+        InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() }
+    }
+
+    fn init(store: &MemStore) -> Result<Repository, Error> {
+        Repository::init(Arc::new(store.clone()), &Passphrase::new("first"), &cheap(), &Env::fixed(1, 1))
+    }
+
+    fn open(store: &MemStore, passphrase: &str) -> Result<Repository, Error> {
+        Repository::open(Arc::new(store.clone()), &Passphrase::new(passphrase), &Env::fixed(2, 2))
+    }
+
+    #[test]
+    fn a_repository_is_made_once_in_an_empty_place() {
+        let store = MemStore::new();
+        assert!(matches!(open(&store, "first"), Err(Error::NoRepository { .. })));
+        let made = init(&store).unwrap();
+        assert_eq!(open(&store, "first").unwrap().id(), made.id());
+        assert!(matches!(init(&store), Err(Error::Exists { .. })));
+        let other = MemStore::new();
+        other.put("photos/cat.jpg", Bytes::from_static(b"meow")).unwrap();
+        assert!(matches!(init(&other), Err(Error::NotEmpty { found, .. }) if found == "photos/cat.jpg"));
+        assert_eq!(other.snapshot().len(), 1, "nothing was written beside it");
+    }
+
+    #[test]
+    fn a_wrong_passphrase_a_later_format_and_no_header_are_told_apart() {
+        let store = MemStore::new();
+        init(&store).unwrap();
+        assert!(matches!(open(&store, "second"), Err(Error::WrongPassphrase { tried: 1, .. })));
+        let header = store.get(HEADER).unwrap();
+        let text = String::from_utf8(header.to_vec()).unwrap();
+        let later = text.replace("\"version\":1", "\"version\":2,\"news\":[]");
+        store.tamper(HEADER, Some(later.into()));
+        assert!(matches!(open(&store, "first"), Err(Error::NewerFormat { version: 2, .. })));
+        for broken in ["{", "[]", "{\"format\":\"x\",\"version\":1}", "", "\u{0}"] {
+            store.tamper(HEADER, Some(broken.to_string().into()));
+            assert!(matches!(open(&store, "first"), Err(Error::Damaged { .. })), "{broken:?}");
+        }
+        // R4: a header that still parses and says something else opens no key.
+        store.tamper(HEADER, Some(text.replace("65536", "32768").into()));
+        assert!(matches!(open(&store, "first"), Err(Error::WrongPassphrase { .. })));
+        store.tamper(HEADER, Some(header));
+        open(&store, "first").unwrap();
+    }
+
+    #[test]
+    fn r5_keys_are_added_for_what_they_may_and_removed_again() {
+        let store = MemStore::new();
+        let repo = init(&store).unwrap();
+        let before = store.snapshot();
+        repo.add_key(&Passphrase::new("agent"), Capability::Put, "agent", Kdf::cheap()).unwrap();
+        let list =
+            repo.add_key(&Passphrase::new("operator"), Capability::List, "operator", Kdf::cheap()).unwrap();
+        for (key, bytes) in before {
+            assert_eq!(store.get(&key).unwrap(), bytes, "rotation rewraps and touches nothing else");
+        }
+        let agent = open(&store, "agent").unwrap();
+        assert_eq!((agent.capability(), agent.id()), (Capability::Put, repo.id()));
+        assert!(matches!(agent.commits(), Err(Error::NotPermitted { .. })));
+        assert!(matches!(agent.reader(Default::default()), Err(Error::NotPermitted { .. })));
+        assert!(agent.writer(Default::default()).is_ok());
+        let refused = agent.add_key(&Passphrase::new("x"), Capability::Read, "x", Kdf::cheap());
+        assert!(matches!(refused, Err(Error::NotPermitted { .. })));
+        let operator = open(&store, "operator").unwrap();
+        assert_eq!(operator.commits().unwrap(), Outcome::clean(vec![]));
+        assert!(matches!(operator.writer(Default::default()), Err(Error::NotPermitted { .. })));
+
+        let listed = repo.keys().unwrap();
+        let words: Vec<_> = listed.done.iter().map(|key| (key.capability, key.current)).collect();
+        assert_eq!((words.len(), listed.findings.len()), (3, 0));
+        assert!(words.contains(&(Capability::Read, true)) && words.contains(&(Capability::Put, false)));
+        repo.remove_key(&list).unwrap();
+        assert!(matches!(open(&store, "operator"), Err(Error::WrongPassphrase { tried: 2, .. })));
+        assert!(repo.remove_key(&list).is_err());
+        let own = listed.done.iter().find(|key| key.current).unwrap();
+        assert!(matches!(repo.remove_key(&own.id), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn a_damaged_key_is_told_and_the_others_still_open() {
+        let store = MemStore::new();
+        let repo = init(&store).unwrap();
+        let second =
+            repo.add_key(&Passphrase::new("second"), Capability::Read, "second", Kdf::cheap()).unwrap();
+        let key = format!("{KEYS}{second}");
+        let mut bytes = store.get(&key).unwrap().to_vec();
+        bytes[30] ^= 1;
+        store.tamper(&key, Some(bytes.into()));
+        assert!(open(&store, "first").is_ok());
+        let refused = open(&store, "second").unwrap_err();
+        assert!(refused.to_string().contains(&key), "{refused}");
+        assert_eq!(repo.keys().unwrap().findings.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_key_objects_are_refused(text in "\\PC{0,200}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for bytes in [text.as_bytes(), &bytes] {
+                prop_assert!(parse_key(&key_name(bytes), bytes).is_err());
+            }
+        }
+
+        #[test]
+        fn hostile_headers_are_refused(text in "\\PC{0,200}", version: u64) {
+            let store = MemStore::new();
+            prop_assert!(check_version(text.as_bytes(), &store).is_err());
+            let named = format!("{{\"format\":\"{FORMAT_NAME}\",\"version\":{version}}}");
+            prop_assert_eq!(check_version(named.as_bytes(), &store).is_ok(), version == FORMAT_VERSION);
+        }
+    }
+}

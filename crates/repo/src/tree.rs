@@ -7,11 +7,13 @@ use std::cmp::Ordering;
 
 use bytes::{Buf, BytesMut};
 
+use crate::ahead::StreamReader;
 use crate::cbor::{self, Broken, Decoder};
+use crate::entry;
 use crate::error::Error;
 use crate::object::{ITEM_BYTES_MAX, ManifestEntry, NodeKind, Root, TreeEntry};
 use crate::pack::Lane;
-use crate::reader::{Reader, StreamReader};
+use crate::reader::Reader;
 use crate::stream::StreamWriter;
 use crate::writer::Writer;
 
@@ -85,8 +87,8 @@ impl<'w> TreeWriter<'w> {
     /// Writes the next entry in walk order. An entry the format does not allow is [`Error::Invalid`], and
     /// nothing of it is written: the caller may leave it out, report it and go on.
     pub fn push(&mut self, entry: &TreeEntry) -> Result<(), Error> {
-        cbor::check_tree_entry(entry).map_err(Error::invalid)?;
-        let bytes = cbor::encode_tree_entry(entry);
+        entry::check_tree_entry(entry).map_err(Error::invalid)?;
+        let bytes = entry::encode_tree_entry(entry);
         if bytes.len() > ITEM_BYTES_MAX {
             return Err(Error::invalid(format!(
                 "{:?} and its extended attributes are {} bytes; an entry has at most {ITEM_BYTES_MAX}",
@@ -171,7 +173,7 @@ impl Iterator for TreeReader<'_> {
         if self.ended {
             return None;
         }
-        let next = self.items.next(cbor::decode_tree_entry).and_then(|entry| match entry {
+        let next = self.items.next(entry::decode_tree_entry).and_then(|entry| match entry {
             Some(entry) => match self.walk.step(&entry) {
                 Ok(()) => Ok(Some(entry)),
                 Err(what) => Err(Error::damaged(format!("tree {}", self.items.stream.root().id), what)),
@@ -201,3 +203,90 @@ pub(crate) fn read_manifest(reader: &Reader, root: &Root) -> Result<Vec<Manifest
 
 /// The longest manifest; refused when written, too.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::crypto::{Kdf, Passphrase};
+    use crate::env::Env;
+    use crate::object::CommitDraft;
+    use crate::reader::ReaderOptions;
+    use crate::repo::{InitOptions, Repository};
+    use crate::store::mem::MemStore;
+    use crate::writer::WriterOptions;
+
+    fn node(path: &str, kind: NodeKind) -> TreeEntry {
+        let path = path.as_bytes().to_vec();
+        TreeEntry { path, kind, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() }
+    }
+
+    /// Reads a stream of these bytes as a tree: paths until the end or the error.
+    fn read(bytes: &[u8]) -> (Vec<String>, Option<Error>) {
+        let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+        let (store, env) = (Arc::new(MemStore::new()), Env::fixed(1, 1));
+        let repo = Repository::init(store, &Passphrase::new("p"), &options, &env).unwrap();
+        let writer = repo.writer(WriterOptions::default()).unwrap();
+        let mut stream = writer.stream(Lane::Meta);
+        stream.append(bytes).unwrap();
+        let root = stream.finish().unwrap();
+        writer.commit(CommitDraft::default()).unwrap();
+        let reader = repo.reader(ReaderOptions::default()).unwrap();
+        let (mut paths, mut error) = (Vec::new(), None);
+        for entry in reader.tree(&root) {
+            match entry {
+                Ok(entry) => paths.push(String::from_utf8(entry.path).unwrap()),
+                Err(found) => assert!(error.replace(found).is_none(), "it ends after an error"),
+            }
+        }
+        (paths, error)
+    }
+
+    /// A disk that lies: well-formed entries in an order no walk gives. What came before is still read.
+    #[test]
+    fn a_tree_that_breaks_its_order_ends_with_damage() {
+        let directory = |path| node(path, NodeKind::Directory);
+        let other = |path| node(path, NodeKind::Fifo);
+        for (entries, good) in [
+            (vec![directory(""), other("b"), other("a")], 2),
+            (vec![directory(""), other("a"), other("a")], 2),
+            (vec![directory(""), other("a"), other("a/b")], 2),
+            (vec![directory(""), directory("a"), other("b/c")], 2),
+            (vec![directory(""), directory("a"), directory("a/b"), other("a-/x")], 3),
+            (vec![directory(""), directory("ab"), other("abc"), other("ab/x")], 3),
+            (vec![other(""), other("a")], 1),
+            (vec![other("a")], 0),
+            (vec![directory(""), directory("")], 1),
+        ] {
+            let bytes: Vec<u8> = entries.iter().flat_map(entry::encode_tree_entry).collect();
+            let (paths, error) = read(&bytes);
+            assert_eq!(paths.len(), good, "{entries:?}");
+            assert!(matches!(error, Some(Error::Damaged { .. })), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_tree_cut_short_or_followed_by_noise_ends_with_damage() {
+        let bytes: Vec<u8> = [node("", NodeKind::Directory), node("a", NodeKind::Fifo)]
+            .iter()
+            .flat_map(entry::encode_tree_entry)
+            .collect();
+        let (paths, error) = read(&bytes[..bytes.len() - 1]);
+        assert_eq!((paths.len(), error.map(|error| error.is_damage())), (1, Some(true)));
+        let (paths, error) = read(&[&bytes[..], b"\xff\xff"].concat());
+        assert_eq!((paths.len(), error.map(|error| error.is_damage())), (2, Some(true)));
+        // An item that promises more than any may have is not waited for.
+        let endless = [&[0xa2, 0x00, 0x5b, 0, 0, 0, 1, 0, 0, 0, 0][..], &vec![b'x'; 6 << 20]].concat();
+        let (paths, error) = read(&endless);
+        assert!(paths.is_empty() && error.unwrap().to_string().contains("4 MiB"));
+    }
+
+    #[test]
+    fn the_order_of_a_walk_is_that_of_components() {
+        let mut paths = vec!["a-b", "a/b", "a", "", "a/b/c", "a.b", "b", "a/b-c", "ab", "a/a"];
+        paths.sort_by(|a, b| walk_order(a.as_bytes(), b.as_bytes()));
+        assert_eq!(paths, ["", "a", "a/a", "a/b", "a/b/c", "a/b-c", "a-b", "a.b", "ab", "b"]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Streams read: batches of chunks fetched ahead by threads, handed out in order.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use crate::error::Error;
+use crate::id::ChunkId;
+use crate::object::Root;
+use crate::reader::{Core, Extents, Reader, lock};
+
+/// A stream is read ahead in batches of this many plain bytes.
+const BATCH_BYTES: u64 = 1 << 20;
+const BATCH_CHUNKS: usize = 64;
+/// How long a reader sleeps before it looks at the stop button again.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Chunks of a stream that are fetched together.
+struct Batch {
+    ids: Vec<ChunkId>,
+    lengths: Vec<u32>,
+    result: Mutex<Option<Vec<Result<Bytes, Error>>>>,
+    ready: Condvar,
+}
+
+impl Batch {
+    fn work(&self, core: &Core) {
+        // Whoever waits must be told even if this thread unwinds.
+        let mut answer = Answer { batch: self, result: None };
+        answer.result = Some(core.batch(&self.ids));
+    }
+}
+
+/// Gives the result of a batch to whoever waits when it goes out of scope.
+struct Answer<'b> {
+    batch: &'b Batch,
+    result: Option<Vec<Result<Bytes, Error>>>,
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| {
+            let defect =
+                || Err(Error::failed("a reading thread panicked; this is a defect, please report it"));
+            self.batch.ids.iter().map(|_| defect()).collect()
+        });
+        *lock(&self.batch.result) = Some(result);
+        self.batch.ready.notify_all();
+    }
+}
+
+/// Threads that fetch batches; started when the first long stream is read.
+pub(crate) struct Ahead {
+    threads: usize,
+    depth: usize,
+    started: Mutex<Started>,
+}
+
+#[derive(Default)]
+struct Started {
+    queue: Option<Sender<Arc<Batch>>>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Ahead {
+    pub(crate) fn new(threads: usize) -> Ahead {
+        Ahead { threads, depth: threads + 1, started: Mutex::new(Started::default()) }
+    }
+
+    /// Has the batch fetched by a thread; `false` if there is none and the caller must do it.
+    fn submit(&self, core: &Arc<Core>, batch: &Arc<Batch>) -> bool {
+        let mut started = lock(&self.started);
+        if started.queue.is_none() {
+            let (queue, batches): (_, Receiver<Arc<Batch>>) = unbounded();
+            for number in 0..self.threads {
+                let (core, batches) = (core.clone(), batches.clone());
+                let work = move || {
+                    for batch in batches {
+                        // Nobody waits for a batch whose stream is gone.
+                        if Arc::strong_count(&batch) > 1 {
+                            batch.work(&core);
+                        }
+                    }
+                };
+                // Fewer threads, or none, are slower and no error.
+                let thread = std::thread::Builder::new().name(format!("repo-ahead-{number}")).spawn(work);
+                started.handles.extend(thread);
+            }
+            started.queue = Some(queue);
+        }
+        !started.handles.is_empty()
+            && started.queue.as_ref().is_some_and(|queue| queue.send(batch.clone()).is_ok())
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        let mut started = lock(&self.started);
+        started.queue = None;
+        for handle in started.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+/// The bytes of a stream. Reads ahead in threads; ends after an error.
+pub struct StreamReader<'r> {
+    reader: &'r Reader,
+    root: Root,
+    extents: Extents<'r>,
+    listed: bool,
+    under_way: VecDeque<Arc<Batch>>,
+    ready: VecDeque<Result<Bytes, Error>>,
+    current: Bytes,
+    failed: Option<Error>,
+}
+
+impl<'r> StreamReader<'r> {
+    pub(crate) fn new(reader: &'r Reader, root: &Root) -> StreamReader<'r> {
+        StreamReader {
+            reader,
+            root: *root,
+            extents: reader.extents(root),
+            listed: false,
+            under_way: VecDeque::new(),
+            ready: VecDeque::new(),
+            current: Bytes::new(),
+            failed: None,
+        }
+    }
+
+    /// What is being read.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    fn next_batch(&mut self) -> Result<Option<Arc<Batch>>, Error> {
+        let (mut ids, mut lengths, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < BATCH_BYTES && ids.len() < BATCH_CHUNKS {
+            match self.extents.next() {
+                Some(extent) => {
+                    let extent = extent?;
+                    ids.push(extent.id);
+                    lengths.push(extent.length);
+                    bytes += u64::from(extent.length);
+                }
+                None => {
+                    self.listed = true;
+                    break;
+                }
+            }
+        }
+        let batch = Batch { ids, lengths, result: Mutex::new(None), ready: Condvar::new() };
+        Ok((!batch.ids.is_empty()).then(|| Arc::new(batch)))
+    }
+
+    fn advance(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(next) = self.ready.pop_front() {
+                return next.map(Some);
+            }
+            while !self.listed && self.under_way.len() < self.reader.ahead.depth {
+                let Some(batch) = self.next_batch()? else { break };
+                // A stream of one batch is read here: handing it over would only cost.
+                let alone = self.listed && self.under_way.is_empty();
+                if alone || !self.reader.ahead.submit(&self.reader.core, &batch) {
+                    batch.work(&self.reader.core);
+                }
+                self.under_way.push_back(batch);
+            }
+            let Some(batch) = self.under_way.pop_front() else {
+                return Ok(None);
+            };
+            let mut result = lock(&batch.result);
+            while result.is_none() {
+                result = batch.ready.wait_timeout(result, NAP).unwrap_or_else(PoisonError::into_inner).0;
+                self.reader.core.cancel.check()?;
+            }
+            for (at, chunk) in result.take().unwrap_or_default().into_iter().enumerate() {
+                let promised = batch.lengths.get(at).copied().unwrap_or(0) as usize;
+                self.ready.push_back(match chunk {
+                    Ok(bytes) if bytes.len() != promised => Err(Error::damaged(
+                        format!("stream {}", self.root.id),
+                        format!(
+                            "chunk {} has {} bytes where {promised} were promised",
+                            batch.ids[at],
+                            bytes.len()
+                        ),
+                    )),
+                    chunk => chunk,
+                });
+            }
+        }
+    }
+
+    /// The next chunk, whole or what `read` left of it: the way to read without copying.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if !self.current.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.current)));
+        }
+        self.advance().inspect_err(|error| {
+            self.failed = Some(error.clone());
+        })
+    }
+}
+
+impl std::io::Read for StreamReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.current.is_empty() {
+            match self.next_chunk()? {
+                Some(chunk) => self.current = chunk,
+                None => return Ok(0),
+            }
+        }
+        let length = out.len().min(self.current.len());
+        self.current.copy_to_slice(&mut out[..length]);
+        Ok(length)
+    }
+}
