@@ -22,6 +22,7 @@ pub mod order;
 pub mod point;
 pub mod refs;
 pub mod restore;
+pub mod rules;
 pub mod select;
 pub mod selector;
 pub mod transform;

@@ -1,4 +1,5 @@
 //! Discovery of applications, and of an API of which some does not answer.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test file: clippy knows only test functions as tests.
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What belongs to an application. Each case is a cluster in a few words, what was asked for, and what has to be in
 //! the point: members, what is shared, what is cluster-scoped, and what the certificate says is missing.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test file: clippy knows only test functions as tests.
 
 mod common;
 
