@@ -17,11 +17,14 @@ use crate::types::Ty;
 /// (type, field, default as JSON).
 const CONSTANT: &[(&str, &str, &str)] = &[
     ("apps.v1.DaemonSetSpec", "revisionHistoryLimit", "10"),
-    ("apps.v1.DaemonSetSpec", "updateStrategy", r#"{"type":"RollingUpdate"}"#),
+    ("apps.v1.DaemonSetSpec", "updateStrategy", "{}"),
     ("apps.v1.DeploymentSpec", "progressDeadlineSeconds", "600"),
     ("apps.v1.DeploymentSpec", "replicas", "1"),
     ("apps.v1.DeploymentSpec", "revisionHistoryLimit", "10"),
-    ("apps.v1.DeploymentSpec", "strategy", r#"{"type":"RollingUpdate"}"#),
+    ("apps.v1.DeploymentSpec", "strategy", "{}"),
+    ("apps.v1.DeploymentStrategy", "type", r#""RollingUpdate""#),
+    ("apps.v1.DaemonSetUpdateStrategy", "type", r#""RollingUpdate""#),
+    ("apps.v1.StatefulSetUpdateStrategy", "type", r#""RollingUpdate""#),
     ("apps.v1.ReplicaSetSpec", "replicas", "1"),
     (
         "apps.v1.StatefulSetSpec",
@@ -31,7 +34,7 @@ const CONSTANT: &[(&str, &str, &str)] = &[
     ("apps.v1.StatefulSetSpec", "podManagementPolicy", r#""OrderedReady""#),
     ("apps.v1.StatefulSetSpec", "replicas", "1"),
     ("apps.v1.StatefulSetSpec", "revisionHistoryLimit", "10"),
-    ("apps.v1.StatefulSetSpec", "updateStrategy", r#"{"type":"RollingUpdate"}"#),
+    ("apps.v1.StatefulSetSpec", "updateStrategy", "{}"),
     ("autoscaling.v2.HorizontalPodAutoscalerSpec", "minReplicas", "1"),
     ("batch.v1.CronJobSpec", "concurrencyPolicy", r#""Allow""#),
     ("batch.v1.CronJobSpec", "failedJobsHistoryLimit", "1"),

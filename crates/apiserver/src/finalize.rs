@@ -13,7 +13,7 @@ use crate::rest::{Call, Reply};
 use crate::select::Selector;
 use crate::status::{self, Fault};
 use crate::storage::Key;
-use crate::{State, convert};
+use crate::{State, convert, protobuf, types};
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -38,7 +38,11 @@ struct DeleteOptions {
 
 impl DeleteOptions {
     fn parse(call: &Call, body: &[u8]) -> Result<DeleteOptions, Fault> {
-        let body = if body.is_empty() { json!({}) } else { request::body(&call.content_type, body)? };
+        let body = match (body.is_empty(), types::get("meta.v1.DeleteOptions")) {
+            (true, _) => json!({}),
+            (false, Some(ty)) if call.content_type == protobuf::CONTENT_TYPE => protobuf::object(ty, body)?,
+            _ => request::body(&call.content_type, body)?,
+        };
         let text = |value: &Value| value.as_str().map(str::to_string);
         let policy = match (call.query.get("propagationPolicy"), body["propagationPolicy"].as_str()) {
             ("", None) => match (&body["orphanDependents"], call.query.get("orphanDependents")) {

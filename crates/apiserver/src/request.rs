@@ -289,6 +289,16 @@ pub fn manager(query: &Query, headers: &HeaderMap) -> String {
     if name.is_empty() { "unknown".into() } else { name }
 }
 
+/// Reads a body that holds one object; protobuf too, which typed clients prefer for built-in kinds.
+pub fn object(kind: &Kind, version: &str, content_type: &str, bytes: &[u8]) -> Result<Value, Fault> {
+    if content_type == crate::protobuf::CONTENT_TYPE
+        && let Some(ty) = crate::types::of_kind(&kind.group, version, &kind.kind)
+    {
+        return crate::protobuf::object(ty, bytes);
+    }
+    body(content_type, bytes)
+}
+
 /// Reads a JSON or YAML body.
 pub fn body(content_type: &str, bytes: &[u8]) -> Result<Value, Fault> {
     match content_type {

@@ -15,7 +15,7 @@ use crate::schema::{self, Shape};
 use crate::select::Selector;
 use crate::status::Fault;
 use crate::storage::Key;
-use crate::{State, convert, patch};
+use crate::{State, convert, patch, protobuf, types};
 
 /// A request below a resource, read as far as the resource itself does not matter.
 #[derive(Debug, Clone)]
@@ -65,6 +65,10 @@ impl Call {
 
     fn not_found(&self) -> Fault {
         Fault::not_found(&self.target.kind.group, &self.target.kind.plural, &self.target.name)
+    }
+
+    fn read(&self, body: &[u8]) -> Result<Value, Fault> {
+        request::object(&self.target.kind, &self.target.version, &self.content_type, body)
     }
 
     /// An object as this client speaks it.
@@ -155,7 +159,7 @@ impl State {
     pub fn write(&mut self, call: &mut Call, body: &[u8]) -> Result<Reply, Fault> {
         match (call.verb, call.target.sub.as_str()) {
             (Verb::Create, "") => {
-                let body = request::body(&call.content_type, body)?;
+                let body = call.read(body)?;
                 let object = self.decode(call, body)?;
                 Ok(Reply::Object(201, self.create(call, object, false)?))
             }
@@ -169,7 +173,7 @@ impl State {
             }
             (Verb::Update, "scale") | (Verb::Patch, "scale") => self.rescale(call, body),
             (Verb::Update, _) => {
-                let body = request::body(&call.content_type, body)?;
+                let body = call.read(body)?;
                 let object = self.decode(call, body)?;
                 self.replace(call, object)
             }
@@ -505,6 +509,10 @@ impl State {
         let current = self.store.get(&key).cloned().ok_or_else(|| call.not_found())?;
         let mut scale = crate::admit::scale_of(&target, &call.present(&current));
         match (call.verb, call.content_type.as_str()) {
+            (Verb::Update, protobuf::CONTENT_TYPE) => {
+                let ty = types::get("autoscaling.v1.Scale").ok_or_else(Fault::no_such_path)?;
+                scale = protobuf::object(ty, body)?;
+            }
             (Verb::Update, content_type) => scale = request::body(content_type, body)?,
             (_, "application/json-patch+json") => {
                 let patch = serde_json::from_slice(body)

@@ -6,8 +6,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
+use crate::kinds::REVIEWS;
 use crate::status::Fault;
-use crate::{Access, ApiServer, http, request};
+use crate::{Access, ApiServer, http, protobuf, request, types};
 
 /// Answers a review.
 pub(crate) fn answer(
@@ -22,10 +23,10 @@ pub(crate) fn answer(
         return Err(Fault::method_not_allowed());
     }
     let content_type = request::content_type(headers);
-    let mut review = if content_type == crate::protobuf::CONTENT_TYPE {
-        crate::protobuf::review(body)?
-    } else {
-        request::body(&content_type, body)?
+    let ty = REVIEWS.iter().find(|r| r.1 == plural).and_then(|r| types::of_kind(r.0, "v1", r.2));
+    let mut review = match ty {
+        Some(ty) if content_type == protobuf::CONTENT_TYPE => protobuf::object(ty, body)?,
+        _ => request::body(&content_type, body)?,
     };
     review["status"] = match plural {
         "selfsubjectaccessreviews" | "subjectaccessreviews" | "localsubjectaccessreviews" => {

@@ -25,6 +25,8 @@ pub enum Ty {
 pub struct Field {
     /// Its name in JSON.
     pub name: &'static str,
+    /// Its protobuf field numbers, outermost first; empty if it has none.
+    pub wire: Vec<u64>,
     /// What it holds.
     pub ty: Ty,
     /// How server-side apply merges it, if it is a list.
@@ -100,6 +102,7 @@ fn parse_line(line: &'static str) -> Option<Type> {
 
 fn parse_field(word: &'static str) -> Option<Field> {
     let (name, mut rest) = word.split_once(':')?;
+    let (name, wire) = name.split_once('@').unwrap_or((name, ""));
     let mut atomic = None;
     if let Some(less) = rest.strip_suffix('!') {
         (rest, atomic) = (less, Some(true));
@@ -112,6 +115,7 @@ fn parse_field(word: &'static str) -> Option<Field> {
     let (apply, strategic) = merge.split_once('/').unwrap_or((merge, merge));
     Some(Field {
         name,
+        wire: wire.split('.').filter_map(|n| n.parse().ok()).collect(),
         ty: parse_type(ty)?,
         apply: parse_merge(apply),
         strategic: parse_merge(strategic),
