@@ -49,6 +49,8 @@ pub struct S3Store {
     bucket: String,
     /// For messages.
     endpoint: String,
+    /// [`SILENCE_LIMIT`], but for tests.
+    silence: Duration,
     /// Taken only by `drop`.
     runtime: Option<Runtime>,
 }
@@ -88,6 +90,9 @@ impl S3Store {
         if let Some(pem) = &options.extra_roots_pem {
             let roots = object_store::Certificate::from_pem_bundle(pem)
                 .map_err(|error| invalid(format!("the extra certificates cannot be used: {error}")))?;
+            if roots.is_empty() {
+                return Err(invalid("the extra certificates cannot be used: the file holds none".to_owned()));
+            }
             client = roots.into_iter().fold(client, ClientOptions::with_root_certificate);
         }
         let mut builder = AmazonS3Builder::new()
@@ -133,6 +138,7 @@ impl S3Store {
             prefix: prefix.trim_end_matches('/').to_owned(),
             bucket: bucket.to_owned(),
             endpoint: options.endpoint.clone().unwrap_or_else(|| "AWS".to_owned()),
+            silence: SILENCE_LIMIT,
             runtime: Some(runtime),
         })
     }
@@ -220,9 +226,9 @@ impl S3Store {
     }
 
     fn head(&self, key: &str) -> Result<u64, StoreError> {
-        let (client, path) = (self.client.clone(), self.path(key)?);
+        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
         self.run(key, async move {
-            let meta = limited(SILENCE_LIMIT, client.head(&path)).await?;
+            let meta = limited(silence, client.head(&path)).await?;
             Ok(meta.size)
         })
     }
@@ -231,7 +237,7 @@ impl S3Store {
 impl Store for S3Store {
     fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
         let (client, path) = (self.client.clone(), self.path(key)?);
-        let limit = SILENCE_LIMIT + Duration::from_secs(bytes.len() as u64 / UPLOAD_BYTES_PER_SECOND);
+        let limit = self.silence + Duration::from_secs(bytes.len() as u64 / UPLOAD_BYTES_PER_SECOND);
         let created = self.run(key, async move {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             match limited(limit, client.put_opts(&path, bytes.into(), options)).await {
@@ -261,15 +267,15 @@ impl Store for S3Store {
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        let (client, path) = (self.client.clone(), self.path(key)?);
+        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
         self.run(key, async move {
-            let result = limited(SILENCE_LIMIT, client.get_opts(&path, GetOptions::default())).await?;
-            read_body(result).await
+            let result = limited(silence, client.get_opts(&path, GetOptions::default())).await?;
+            read_body(result, silence).await
         })
     }
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        let (client, path) = (self.client.clone(), self.path(key)?);
+        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
         let Some(end) = offset.checked_add(len as u64).filter(|_| len > 0) else {
             // Nothing to transfer, or past the end of any object.
             let size = self.head(key)?;
@@ -278,11 +284,11 @@ impl Store for S3Store {
         };
         let read = self.run(key, async move {
             let options = GetOptions { range: Some(GetRange::Bounded(offset..end)), ..GetOptions::default() };
-            let result = limited(SILENCE_LIMIT, client.get_opts(&path, options)).await?;
+            let result = limited(silence, client.get_opts(&path, options)).await?;
             if result.range != (offset..end) {
                 return Ok(None);
             }
-            read_body(result).await.map(Some)
+            read_body(result, silence).await.map(Some)
         });
         match read {
             Ok(Some(bytes)) if bytes.len() == len => Ok(bytes),
@@ -319,12 +325,13 @@ impl Store for S3Store {
         };
         let skip = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
         let mut pages = self.client.list(path.as_ref());
+        let silence = self.silence;
         loop {
             // One page at a time on our threads; the callback runs here, where it may call the store.
             let fetched = self.run(prefix, async move {
                 let mut page = Vec::new();
                 while page.len() < LIST_PAGE {
-                    match timeout(SILENCE_LIMIT, pages.next()).await {
+                    match timeout(silence, pages.next()).await {
                         Ok(Some(Ok(meta))) => page.push(meta),
                         Ok(Some(Err(error))) => return Err(Failure::of(&error)),
                         Ok(None) => return Ok((page, None)),
@@ -353,8 +360,8 @@ impl Store for S3Store {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        let (client, path) = (self.client.clone(), self.path(key)?);
-        let deleted = self.run(key, async move { limited(SILENCE_LIMIT, client.delete(&path)).await });
+        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
+        let deleted = self.run(key, async move { limited(silence, client.delete(&path)).await });
         match deleted {
             Err(StoreError::NotFound { .. }) => Ok(()),
             other => other,
@@ -397,14 +404,14 @@ async fn limited<T>(
 }
 
 /// The bytes of an answer, which may come slowly but not stop.
-async fn read_body(result: GetResult) -> Result<Bytes, Failure> {
+async fn read_body(result: GetResult, silence: Duration) -> Result<Bytes, Failure> {
     // What the service promises is not trusted with all our memory at once.
     const AHEAD_MAX: u64 = 64 * 1024 * 1024;
     let size = result.range.end - result.range.start;
     let mut stream = result.into_stream();
     let mut whole = BytesMut::new();
     loop {
-        match timeout(SILENCE_LIMIT, stream.next()).await {
+        match timeout(silence, stream.next()).await {
             Ok(Some(Ok(piece))) if whole.is_empty() && piece.len() as u64 == size => return Ok(piece),
             Ok(Some(Ok(piece))) => {
                 if whole.is_empty() {
@@ -518,92 +525,4 @@ impl HttpService for Watched {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store(place: &str) -> S3Store {
-        let options = S3Options {
-            endpoint: Some("http://127.0.0.1:9".into()),
-            access_key_id: Some("id".into()),
-            secret_access_key: Some("verysecret".into()),
-            ..S3Options::default()
-        };
-        S3Store::new(place, &options).unwrap()
-    }
-
-    #[test]
-    fn keys_go_below_the_prefix() {
-        for (place, url, path) in [
-            ("bucket", "s3://bucket", "packs/ab/x"),
-            ("bucket/", "s3://bucket", "packs/ab/x"),
-            ("bucket/a/b/", "s3://bucket/a/b", "a/b/packs/ab/x"),
-        ] {
-            let store = store(place);
-            assert_eq!(store.url(), url);
-            assert_eq!(store.path("packs/ab/x").unwrap().as_ref(), path);
-        }
-    }
-
-    #[test]
-    fn a_service_that_is_not_there_is_unavailable_and_named() {
-        let error = store("bucket").get("holdfast.json").unwrap_err();
-        assert!(error.is_unavailable(), "{error:?}");
-        assert!(error.to_string().contains("http://127.0.0.1:9: Connection refused"), "{error}");
-    }
-
-    #[test]
-    fn may_be_used_and_dropped_inside_an_async_runtime() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let store = store("bucket");
-            assert!(store.size("holdfast.json").is_err());
-        });
-    }
-
-    #[test]
-    fn failures_are_sorted_by_what_to_do_next() {
-        let store = store("bucket");
-        for (kind, text, expected, hint) in [
-            (Kind::Status(403), "AccessDenied", "Denied", "policy"),
-            (Kind::Status(401), "", "Denied", "credentials"),
-            (Kind::Status(400), "ExpiredToken: …", "Denied", "temporary"),
-            (Kind::Status(400), "RequestTimeout: …", "Unavailable", ""),
-            (Kind::Status(400), "AuthorizationHeaderMalformed", "Other", "Malformed"),
-            (Kind::Status(404), "NoSuchKey", "NotFound", "k/x"),
-            (Kind::Status(404), "NoSuchBucket", "Invalid", "does not exist"),
-            (Kind::Status(301), "PermanentRedirect", "Invalid", "region"),
-            (Kind::Status(503), "SlowDown", "Unavailable", "SlowDown"),
-            (Kind::Status(500), "InternalError", "Unavailable", ""),
-            (Kind::Status(429), "", "Unavailable", ""),
-            (Kind::Status(507), "", "Full", ""),
-            (Kind::Silent, "no answer in time", "Unavailable", "127.0.0.1"),
-            (Kind::Connection, "Connection refused", "Unavailable", "127.0.0.1"),
-            (Kind::Connection, "invalid peer certificate: UnknownIssuer", "Invalid", "authority"),
-            (Kind::Other, "strange", "Other", "strange"),
-        ] {
-            let error = store.error("k/x", Failure { kind, text: text.to_owned() });
-            assert!(format!("{error:?}").starts_with(expected), "{kind:?} {text}: {error:?}");
-            assert!(error.to_string().contains(hint), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_the_service_said_is_repeated() {
-        let xml = "… 403: <?xml …><Error><Code>AccessDenied</Code><Message>No.</Message></Error>";
-        assert_eq!(say(403, xml), "AccessDenied: No. (HTTP 403)");
-        assert_eq!(say(503, "nothing"), "the service answered with HTTP status 503");
-    }
-
-    #[test]
-    fn an_endpoint_says_how_it_is_spoken_to() {
-        let options = S3Options {
-            endpoint: Some("minio.local:9000".into()),
-            access_key_id: Some("id".into()),
-            secret_access_key: Some("s".into()),
-            ..S3Options::default()
-        };
-        let error = S3Store::new("bucket", &options).unwrap_err();
-        assert!(error.to_string().contains("must begin with https://"), "{error}");
-        assert!(!format!("{:?}", store("bucket")).contains("verysecret"));
-    }
-}
+mod tests;
