@@ -8,6 +8,7 @@
 //! Objects are JSON values throughout ([`object`]): what we do not know, we still keep.
 
 pub mod api;
+pub mod backup;
 pub mod certificate;
 pub mod clean;
 pub mod collect;
