@@ -169,6 +169,9 @@ impl State {
         if kind.is("", "pods") && old.is_none() {
             self.admit_pod(object)?;
         }
+        if kind.is("", "persistentvolumeclaims") && old.is_none() {
+            self.admit_claim(object);
+        }
         Ok(())
     }
 
@@ -206,6 +209,20 @@ impl State {
             defaults::mount_token(&mut pod["spec"], &format!("kube-api-access-{suffix}"));
         }
         Ok(())
+    }
+
+    /// A claim that names no storage class gets the default one, if there is one. The empty name is a
+    /// name: it asks for no class at all.
+    fn admit_claim(&self, claim: &mut Value) {
+        if claim["spec"].get("storageClassName").is_some() || !claim["spec"].is_object() {
+            return;
+        }
+        const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+        let mut classes = self.store.list("storageclasses.storage.k8s.io", "");
+        if let Some((key, _)) = classes.find(|(_, c)| c["metadata"]["annotations"][DEFAULT] == json!("true"))
+        {
+            claim["spec"]["storageClassName"] = json!(key.name);
+        }
     }
 
     /// Stores an object and does what follows from it.
@@ -349,7 +366,7 @@ impl State {
     }
 
     /// Makes an object of the server's own.
-    fn seed(&mut self, mut object: Value) {
+    pub fn seed(&mut self, mut object: Value) {
         let text = |value: &Value| value.as_str().unwrap_or("").to_string();
         let Some(kind) = self.kinds.of(&text(&object["apiVersion"]), &text(&object["kind"])).cloned() else {
             return;

@@ -37,6 +37,7 @@ mod review;
 mod schema;
 mod select;
 mod serve;
+mod simulate;
 mod status;
 mod storage;
 mod table;
@@ -50,6 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 pub use serve::{Serving, kubeconfig};
+pub use simulate::Simulate;
 pub use status::Fault;
 
 use kinds::Kinds;
@@ -94,12 +96,22 @@ pub struct Options {
     pub deny: Option<Deny>,
     /// How many changes watches and paged lists can go back.
     pub history: usize,
+    /// Pretend that there are controllers and a node.
+    pub simulate: Option<Simulate>,
 }
 
 impl Options {
     /// A server that can be written to, with this clock and these dice.
     pub fn new(clock: Clock, entropy: Entropy) -> Options {
-        Options { clock, entropy, read_only: false, version: "v1.33.1".into(), deny: None, history: 10_000 }
+        Options {
+            clock,
+            entropy,
+            read_only: false,
+            version: "v1.33.1".into(),
+            deny: None,
+            history: 10_000,
+            simulate: None,
+        }
     }
 
     /// For tests: starts on 1 January 2026, each look at the clock is a millisecond later, and the
@@ -116,6 +128,11 @@ impl Options {
     /// The same server, refusing every change.
     pub fn read_only(self) -> Options {
         Options { read_only: true, ..self }
+    }
+
+    /// The same server with controllers and a node that look alive, and volumes that are directories.
+    pub fn simulate(self, volumes: impl Into<std::path::PathBuf>) -> Options {
+        Options { simulate: Some(Simulate { volumes: volumes.into() }), ..self }
     }
 
     /// The same server, denying some requests.
@@ -177,6 +194,9 @@ impl ApiServer {
         };
         if !options.read_only {
             state.furnish();
+            if options.simulate.is_some() {
+                simulate::furnish(&mut state);
+            }
         }
         let (changed, _) = tokio::sync::watch::channel(state.store.revision());
         ApiServer { shared: Arc::new(Shared { options, state: Mutex::new(state), changed }) }
@@ -249,7 +269,13 @@ impl Shared {
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let (out, revision) = {
             let mut state = self.lock();
+            let before = state.store.revision();
             let out = change(&mut state);
+            if let Some(simulate) = &self.options.simulate
+                && state.store.revision() != before
+            {
+                simulate::settle(&mut state, simulate);
+            }
             (out, state.store.revision())
         };
         self.changed.send_if_modified(|seen| {

@@ -1,5 +1,7 @@
 //! A `kube::Client` on the router, without a socket: what programs see.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // In a test a failed unwrap is the failed test.
+
 use std::collections::BTreeMap;
 
 use apiserver::{ApiServer, Options};

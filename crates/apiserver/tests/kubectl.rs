@@ -3,6 +3,8 @@
 //! Each test is a story told in commands; every answer is asserted. kubectl gets a home of its own,
 //! because it caches discovery by host and port.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // In a test a failed unwrap is the failed test.
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
