@@ -1,0 +1,300 @@
+//! `holdfast repo`: create a repository, check it, count it, and hand out keys.
+
+use super::{exit_for, print_findings};
+use crate::context::Context;
+use crate::error::{Exit, Failure, Result};
+use crate::output::{Tone, bytes, count, counted};
+use crate::passphrase;
+use repo::check::{CheckOptions, CheckReport};
+use repo::{Capability, InitOptions, Repository, Severity};
+use serde_json::json;
+use std::path::PathBuf;
+use tokio::task::block_in_place;
+
+/// What to do with the repository.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Create a repository in an empty place
+    Init(Init),
+    /// Check that everything a recovery point needs is there; with --read-data, that every byte is what it was
+    Check(Check),
+    /// Count recovery points, chunks and bytes
+    Stats,
+    /// List and add keys
+    #[command(subcommand)]
+    Key(Key),
+}
+
+/// Arguments of `repo init`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Init {
+    #[command(flatten)]
+    pub kdf: Kdf,
+}
+
+/// What it costs to try a passphrase.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Kdf {
+    /// Memory of the key derivation in MiB: the price of each guess at the passphrase. Lower it only where
+    /// the machines that open the repository have less
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub kdf_memory: Option<u32>,
+}
+
+/// Arguments of `repo check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// Read, decrypt and compare every chunk too
+    #[arg(long)]
+    pub read_data: bool,
+}
+
+/// What to do with the keys.
+#[derive(Debug, clap::Subcommand)]
+pub enum Key {
+    /// List the keys
+    List,
+    /// Add a passphrase, with the same or fewer rights
+    Add(KeyAdd),
+    /// Remove a key; not the one in use
+    Remove(KeyRemove),
+}
+
+/// Arguments of `repo key remove`.
+#[derive(Debug, clap::Args)]
+pub struct KeyRemove {
+    /// The key, as `repo key list` names it, or the beginning of that
+    pub key: String,
+}
+
+/// Arguments of `repo key add`.
+#[derive(Debug, clap::Args)]
+pub struct KeyAdd {
+    /// The file that holds the new passphrase; without it, it is asked for
+    #[arg(long, value_name = "FILE")]
+    pub new_password_file: Option<PathBuf>,
+    /// What the new passphrase allows: put (back up), list (names and sizes), read (restore; includes the others)
+    #[arg(long, default_value = "read", value_name = "put|list|read")]
+    pub capability: Capability,
+    /// A name for the key
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub label: String,
+    #[command(flatten)]
+    pub kdf: Kdf,
+}
+
+/// Runs it.
+pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
+    match command {
+        Command::Init(args) => {
+            let repo = init(ctx, &args)?;
+            if ctx.out.is_table() {
+                ctx.out.line(format!("Created repository {} at {}", repo.id(), repo.url()));
+                ctx.out.line("The passphrase is the only way in: keep it where the repository is not.");
+            } else {
+                ctx.out.value(&json!({ "id": repo.id().to_string(), "url": repo.url() }))?;
+            }
+            Ok(Exit::Done)
+        }
+        Command::Check(args) => check(ctx, &args),
+        Command::Stats => stats(ctx),
+        Command::Key(Key::List) => key_list(ctx),
+        Command::Key(Key::Add(args)) => key_add(ctx, &args),
+        Command::Key(Key::Remove(args)) => key_remove(ctx, &args),
+    }
+}
+
+/// Creates the repository.
+pub fn init(ctx: &Context, args: &Init) -> Result<Repository> {
+    let store = ctx.store()?;
+    let passphrase = passphrase::new(ctx, ctx.global.password_file.as_deref(), "--password-file")?;
+    let _changing = ctx.interrupt.changing()?;
+    let options = InitOptions { kdf: kdf(&args.kdf), ..InitOptions::default() };
+    Ok(block_in_place(|| Repository::init(store, &passphrase, &options, &ctx.env))?)
+}
+
+fn kdf(args: &Kdf) -> repo::Kdf {
+    let mut kdf = repo::Kdf::default();
+    if let Some(mib) = args.kdf_memory {
+        kdf.memory_kib = mib * 1024;
+    }
+    kdf
+}
+
+fn check(ctx: &Context, args: &Check) -> Result<Exit> {
+    let repo = ctx.repository()?;
+    let progress = ctx.progress("Checking");
+    let options = CheckOptions {
+        read_data: args.read_data,
+        cancel: ctx.interrupt.cancel.clone(),
+        ..CheckOptions::default()
+    };
+    let report = block_in_place(|| repo::check::check(&repo, &options, &progress));
+    progress.finish();
+    let report = report?;
+    if !ctx.out.is_table() {
+        ctx.out.value(
+            &json!({ "repository": repo.id().to_string(), "damaged": report.is_damaged(), "report": report }),
+        )?;
+    } else {
+        print_check(ctx, &repo, &report);
+    }
+    Ok(if report.is_damaged() { Exit::Damaged } else { Exit::Done })
+}
+
+fn print_check(ctx: &Context, repo: &Repository, report: &CheckReport) {
+    let out = &ctx.out;
+    print_findings(out, &report.findings, ctx.global.verbose > 0);
+    for point in &report.points {
+        let name =
+            point.labels.get("application").or_else(|| point.labels.get("path")).map_or("", String::as_str);
+        let lost = match (point.whole, point.files_count) {
+            (true, _) => "nothing of it can be restored".to_owned(),
+            (false, 0) => "parts of it cannot be restored".to_owned(),
+            (false, n) => format!("{} cannot be restored", counted(n, "file", "files")),
+        };
+        out.line(format!("{} {} {name}: {lost}", out.tone(Tone::Bad, "point"), point.commit.short()));
+        for file in &point.files {
+            out.line(format!("    {file}"));
+        }
+        let more = point.files_count.saturating_sub(point.files.len() as u64);
+        if more > 0 {
+            out.line(format!("    … and {} more", count(more)));
+        }
+    }
+    let c = &report.counts;
+    out.line(format!(
+        "Looked at {}, {}, {}, {} of packs.",
+        counted(c.commits, "recovery point", "recovery points"),
+        counted(c.packs, "pack", "packs"),
+        counted(c.chunks, "chunk", "chunks"),
+        bytes(c.bytes_stored),
+    ));
+    if report.read_data {
+        out.line(format!(
+            "Read and compared {}, {}.",
+            counted(c.chunks_read, "chunk", "chunks"),
+            bytes(c.bytes_read)
+        ));
+    }
+    if c.packs_unreferenced > 0 {
+        out.line(format!(
+            "{} ({}) of interrupted writes: unused, harmless, used by the next write of the same content.",
+            counted(c.packs_unreferenced, "pack", "packs"),
+            bytes(c.bytes_unreferenced),
+        ));
+    }
+    let verdict = match report.is_damaged() {
+        false => out.tone(Tone::Good, "No damage found"),
+        true => out.tone(Tone::Bad, "DAMAGED"),
+    };
+    let depth =
+        if report.read_data { "every byte read" } else { "structure only; --read-data reads every byte" };
+    out.line(format!("{}: {verdict} ({depth}).", repo.url()));
+}
+
+fn stats(ctx: &Context) -> Result<Exit> {
+    let repo = ctx.repository()?;
+    let stats = block_in_place(|| repo::stats::stats(&repo))?;
+    let damaged = stats.findings.iter().any(|f| f.severity == Severity::Error);
+    if !ctx.out.is_table() {
+        ctx.out.value(&stats)?;
+    } else {
+        let factor = |f: Option<f64>| f.map_or("–".to_owned(), |f| format!("{f:.2} : 1"));
+        let objects =
+            |name: &str, o: &repo::stats::Objects| vec![name.to_owned(), count(o.count), bytes(o.bytes)];
+        let mut rows = vec![
+            objects("recovery points", &stats.commits),
+            objects("packs", &stats.packs),
+            objects("index segments", &stats.index),
+            objects("keys", &stats.keys),
+        ];
+        if stats.others.count > 0 {
+            rows.push(objects("other objects, never read", &stats.others));
+        }
+        rows.push(objects("all objects", &stats.total));
+        ctx.out.table(&["IN THE STORE", "COUNT", "SIZE"], rows);
+        ctx.out.line("");
+        if let Some(logical) = stats.bytes_logical {
+            ctx.out.line(format!("All recovery points restored would take {}.", bytes(logical)));
+        }
+        ctx.out.line(format!(
+            "Their content is {} of different data in {} (deduplication {}), {} compressed and encrypted (compression {}).",
+            bytes(stats.bytes_unique),
+            counted(stats.chunks, "chunk", "chunks"),
+            factor(stats.dedup_ratio),
+            bytes(stats.bytes_sealed),
+            factor(stats.compression_ratio),
+        ));
+        print_findings(&ctx.out, &stats.findings, ctx.global.verbose > 0);
+    }
+    Ok(if damaged { Exit::Damaged } else { Exit::Done })
+}
+
+fn key_list(ctx: &Context) -> Result<Exit> {
+    let repo = ctx.repository()?;
+    let keys = block_in_place(|| repo.keys())?;
+    if !ctx.out.is_table() {
+        ctx.out.value(&json!({ "keys": keys.done, "findings": keys.findings }))?;
+        return Ok(Exit::Done);
+    }
+    let rows = keys
+        .done
+        .iter()
+        .map(|k| {
+            let current = if k.current { "*" } else { "" };
+            vec![k.id.clone(), k.capability.to_string(), k.created.clone(), current.into(), k.label.clone()]
+        })
+        .collect();
+    ctx.out.table(&["KEY", "ALLOWS", "CREATED", "IN USE", "LABEL"], rows);
+    print_findings(&ctx.out, &keys.findings, ctx.global.verbose > 0);
+    Ok(exit_for(&keys.findings))
+}
+
+fn key_add(ctx: &Context, args: &KeyAdd) -> Result<Exit> {
+    let repo = ctx.repository()?;
+    let new = passphrase::new(ctx, args.new_password_file.as_deref(), "--new-password-file")?;
+    let _changing = ctx.interrupt.changing()?;
+    let key = block_in_place(|| repo.add_key(&new, args.capability, &args.label, kdf(&args.kdf)))?;
+    if ctx.out.is_table() {
+        ctx.out.line(format!("Added key {key}, which allows {}, to {}", args.capability, repo.url()));
+    } else {
+        ctx.out.value(&json!({ "key": key, "capability": args.capability, "label": args.label }))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn key_remove(ctx: &Context, args: &KeyRemove) -> Result<Exit> {
+    let repo = ctx.repository()?;
+    let keys = block_in_place(|| repo.keys())?.done;
+    let fits: Vec<&str> = keys.iter().map(|k| k.id.as_str()).filter(|id| id.starts_with(&args.key)).collect();
+    let id = match fits.as_slice() {
+        [one] => one,
+        [] => {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("no key of {} begins with {:?}", repo.url(), args.key),
+            )
+            .next("`holdfast repo key list` shows what there is"));
+        }
+        many => {
+            return Err(Failure::usage(format!("{:?} fits {} keys; give more digits", args.key, many.len())));
+        }
+    };
+    let _changing = ctx.interrupt.changing()?;
+    block_in_place(|| repo.remove_key(id))?;
+    if ctx.out.is_table() {
+        ctx.out.line(format!("Removed key {id} from {}; its passphrase opens nothing any more", repo.url()));
+    } else {
+        ctx.out.value(&json!({ "removed": id }))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A failure while something was being written, told with what is left.
+pub fn left_behind(failure: Failure, left: &str) -> Failure {
+    match failure.exit {
+        Exit::Interrupted => Failure { message: format!("interrupted; {left}"), ..failure },
+        _ => Failure { message: format!("{}; {left}", failure.message), ..failure },
+    }
+}

@@ -1,0 +1,83 @@
+//! The passphrase: from a file, or typed without echo on a terminal. Never an argument, never a default.
+
+use crate::context::Context;
+use crate::error::{Exit, Failure, Result, io};
+use repo::Passphrase;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+
+/// The passphrase of the repository this run works with.
+pub fn existing(ctx: &Context) -> Result<Passphrase> {
+    match &ctx.global.password_file {
+        Some(file) => from_file(file, "--password-file"),
+        None => Ok(Passphrase::new(prompt(ctx, "Passphrase: ")?)),
+    }
+}
+
+/// A passphrase that is about to be set; typed twice.
+pub fn new(ctx: &Context, file: Option<&Path>, option: &str) -> Result<Passphrase> {
+    if let Some(file) = file {
+        return from_file(file, option);
+    }
+    let first = prompt(ctx, "New passphrase: ")?;
+    let again = prompt(ctx, "Again: ")?;
+    if first != again {
+        return Err(Failure::usage("the two passphrases differ; nothing was changed"));
+    }
+    Ok(Passphrase::new(first))
+}
+
+fn from_file(file: &Path, option: &str) -> Result<Passphrase> {
+    let mut bytes = std::fs::read(file).map_err(|e| {
+        let mut failure = io(format!("cannot read {option} {}", file.display()), &e);
+        if failure.exit == Exit::NotFound {
+            failure.exit = Exit::Usage;
+        }
+        failure.next("name a file that holds the passphrase on one line")
+    })?;
+    // One line end belongs to the editor that wrote the file, not to the passphrase.
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    if bytes.is_empty() {
+        return Err(Failure::usage(format!("{option} {} is empty", file.display()))
+            .next("write the passphrase into it; a repository has no default passphrase"));
+    }
+    Ok(Passphrase::new(bytes))
+}
+
+fn prompt(ctx: &Context, text: &str) -> Result<Vec<u8>> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::usage("no passphrase: standard input is not a terminal to ask on")
+            .next("name a file with --password-file or HOLDFAST_PASSWORD_FILE"));
+    }
+    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot read the passphrase: {e}"));
+    let before = tcgetattr(&stdin).map_err(|e| failed(e.into()))?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ECHONL);
+    ctx.interrupt.remember_terminal(Some(before.clone()));
+    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|e| failed(e.into()))?;
+    let mut line = Vec::new();
+    let mut asked = std::io::stderr().lock();
+    let read = write!(asked, "{text}").and_then(|()| asked.flush()).and_then(|()| {
+        drop(asked);
+        stdin.lock().read_until(b'\n', &mut line)
+    });
+    let restored = tcsetattr(&stdin, OptionalActions::Flush, &before);
+    ctx.interrupt.remember_terminal(None);
+    read.map_err(failed)?;
+    restored.map_err(|e| failed(e.into()))?;
+    while matches!(line.last(), Some(b'\n' | b'\r')) {
+        line.pop();
+    }
+    if line.is_empty() {
+        return Err(Failure::usage("an empty passphrase; a repository has no default passphrase"));
+    }
+    Ok(line)
+}

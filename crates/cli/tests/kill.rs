@@ -1,0 +1,195 @@
+//! Killed at any instant (SIGKILL, no chance to clean up), a backup or a restore costs nothing but itself.
+//!
+//! After each kill: the repository opens, every committed point restores byte for byte, `repo check --read-data`
+//! finds no damage, and the same command run again completes. A hundred random instants each, on a directory and
+//! on a real S3 server. The instants come from a seed, which a failure prints; HOLDFAST_TEST_SEED sets it.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test may: its helpers are tests too.
+
+mod support;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{Dice, Place, Tree, plant, same_trees, tree};
+
+const KILLS: u64 = 100;
+
+/// A place whose repository is on the S3 server that the environment names.
+fn s3_place(name: &str) -> Place {
+    let var =
+        |n: &str| std::env::var(n).unwrap_or_else(|_| panic!("{n} is not set; run this test through ./test"));
+    let mut place = Place::in_memory();
+    let mark = place.dir.path().file_name().unwrap().to_string_lossy().trim_start_matches('.').to_owned();
+    place.repo = format!("s3://{}/kill-{name}-{mark}", var("HOLDFAST_TEST_S3_BUCKET"));
+    place.env.push(("HOLDFAST_S3_ENDPOINT".into(), var("HOLDFAST_TEST_S3_ENDPOINT")));
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"] {
+        place.env.push((name.into(), var(name)));
+    }
+    place
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("HOLDFAST_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64
+    });
+    println!("HOLDFAST_TEST_SEED={seed} repeats this run's instants and content");
+    seed
+}
+
+/// The ids of the committed volume backups.
+fn points(place: &Place) -> Vec<String> {
+    let list = place.run(&["volume", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(
+        list["findings"],
+        serde_json::json!([]),
+        "a killed run leaves nothing that a listing stumbles over"
+    );
+    list["backups"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn restores(place: &Place, id: &str, expected: &Tree) {
+    let target = place.path("restored");
+    place.run(&["volume", "restore", id, &target.display().to_string()]).expect(0);
+    same_trees(id, expected, &tree(&target));
+    std::fs::remove_dir_all(&target).unwrap();
+}
+
+fn clean(place: &Place) {
+    place.run(&["repo", "check", "--read-data"]).expect(0);
+}
+
+/// Runs a command, kills it after `delay`, and says whether it had ended before.
+fn killed(place: &Place, args: &[&str], delay: Duration) -> bool {
+    let mut child = place.spawn(args);
+    std::thread::sleep(delay);
+    let ended = child.try_wait().unwrap().is_some();
+    let _ = child.kill();
+    let status = child.wait().unwrap();
+    assert!(!ended || status.success(), "it failed by itself before it was killed: {status}");
+    ended
+}
+
+/// Some files change, some go, some come.
+fn change(root: &Path, dice: &mut Dice, round: u64) {
+    for _ in 0..3 {
+        let dir = root.join(format!("d{}", dice.below(7)));
+        std::fs::create_dir_all(&dir).unwrap();
+        let name = dir.join(format!("f{}", dice.below(60)));
+        match dice.below(4) {
+            0 => drop(std::fs::remove_file(&name)),
+            _ => {
+                let size = dice.below(60_000) as usize;
+                std::fs::write(&name, dice.bytes(size)).unwrap();
+            }
+        }
+    }
+    let size = dice.below(300_000) as usize;
+    std::fs::write(root.join(format!("big{}", round % 4)), dice.bytes(size)).unwrap();
+}
+
+fn backup_is_killed(place: &Place) {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
+    let data = place.path("data");
+    plant(&data, &mut dice, 60, 40_000);
+    let source = data.display().to_string();
+    let backup = ["volume", "backup", source.as_str(), "-q"];
+    let begun = Instant::now();
+    place.run(&backup).expect(0);
+    let whole = begun.elapsed();
+    let mut known = vec![(points(place).remove(0), tree(&data))];
+    let (mut early, mut late) = (0, 0);
+    for round in 0..KILLS {
+        change(&data, &mut dice, round);
+        let delay = whole.mul_f64(dice.below(1_200) as f64 / 1_000.0);
+        let ended = killed(place, &backup, delay);
+        let now = points(place);
+        let before: Vec<String> = known.iter().map(|(id, _)| id.clone()).collect();
+        assert_eq!(
+            now[..before.len()],
+            before,
+            "seed {seed}, kill {round}: points that were there are still there"
+        );
+        match &now[before.len()..] {
+            [] => {
+                assert!(!ended, "seed {seed}, kill {round}: it ended well, so it committed");
+                early += 1;
+            }
+            [new] => {
+                known.push((new.clone(), tree(&data)));
+                restores(place, new, &tree(&data));
+                late += 1;
+            }
+            more => panic!("seed {seed}, kill {round}: one run made {} points", more.len()),
+        }
+        if round % 10 == 9 {
+            clean(place);
+            let (id, expected) = &known[dice.below(known.len() as u64) as usize];
+            restores(place, id, expected);
+        }
+    }
+    println!("seed {seed}: {KILLS} kills within {whole:?}: {early} before the commit, {late} after");
+    assert!(early >= 20, "the instants lie inside the run, not after it");
+    place.run(&backup).expect(0);
+    known.push((points(place).pop().unwrap(), tree(&data)));
+    for (id, expected) in &known {
+        restores(place, id, expected);
+    }
+    clean(place);
+}
+
+fn restore_is_killed(place: &Place) {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
+    let data = place.path("data");
+    plant(&data, &mut dice, 200, 40_000);
+    let source = data.display().to_string();
+    place.run(&["volume", "backup", &source, "-q"]).expect(0);
+    let (id, expected) = (points(place).remove(0), tree(&data));
+    let target = place.path("target").display().to_string();
+    let restore = ["volume", "restore", id.as_str(), target.as_str(), "-q"];
+    let begun = Instant::now();
+    place.run(&restore).expect(0);
+    let whole = begun.elapsed();
+    std::fs::remove_dir_all(&target).unwrap();
+    let mut partly = 0;
+    for round in 0..KILLS {
+        let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
+        if !killed(place, &restore, delay) && Path::new(&target).exists() {
+            partly += u64::from(tree(Path::new(&target)) != expected);
+        }
+        // Whatever it left, the same restore completes over it.
+        let again = ["volume", "restore", id.as_str(), target.as_str(), "-q", "--existing", "mirror"];
+        place.run(&again).expect(0);
+        same_trees(&format!("seed {seed}, kill {round}"), &expected, &tree(Path::new(&target)));
+        std::fs::remove_dir_all(&target).unwrap();
+        if round % 25 == 24 {
+            clean(place);
+        }
+    }
+    println!("seed {seed}: {KILLS} kills within {whole:?}: {partly} left a partly written target");
+    assert!(partly >= 5, "the instants lie inside the run, not after it");
+    assert_eq!(points(place), [id], "a restore changes nothing in the repository");
+}
+
+#[test]
+fn a_backup_killed_at_any_instant_costs_nothing_but_itself() {
+    backup_is_killed(&Place::in_memory());
+}
+
+#[test]
+fn a_restore_killed_at_any_instant_is_completed_by_the_next() {
+    restore_is_killed(&Place::in_memory());
+}
+
+#[test]
+fn s3_a_backup_killed_at_any_instant_costs_nothing_but_itself() {
+    backup_is_killed(&s3_place("backup"));
+}
+
+#[test]
+fn s3_a_restore_killed_at_any_instant_is_completed_by_the_next() {
+    restore_is_killed(&s3_place("restore"));
+}
