@@ -41,6 +41,7 @@ serve() { # NAME COMMAND...
   # The run's life line (see `with`) must not be held open by a server.
   setsid ${leash:+setpriv --pdeathsig KILL --} "$@" >>"$state/$name.log" 2>&1 </dev/null {life}>&- &
   echo "$name $!" >>"$state/pids"
+  disown # or bash announces its end
 }
 life=${life:-9}
 
@@ -82,10 +83,12 @@ listening() { grep -qi "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F:]* 0A" 
 
 # Stops the servers of $state, the last started first: an API server that loses its etcd lingers for minutes.
 end_run() {
-  local name pid
+  local name pid signal
   while read -r name pid; do
     ours "$pid" || continue
-    kill -TERM "$pid" 2>/dev/null || true
+    # SeaweedFS takes seconds to say goodbye, for the good of data that nobody wants any more.
+    [[ $name == s3 ]] && signal=KILL || signal=TERM
+    kill -$signal "$pid" 2>/dev/null || true
     local until=$((SECONDS + 10))
     while ours "$pid" && ((SECONDS < until)); do sleep 0.05; done
     if ours "$pid"; then
