@@ -113,8 +113,9 @@ impl Walker<'_> {
         if locked(&self.trees).contains(&entry.root) {
             return Ok(());
         }
-        let mut clean = true;
         let mut last = None;
+        // Files that lack something: their further names lack it, too.
+        let mut lacking: HashMap<Vec<u8>, Lacks> = HashMap::new();
         for item in self.reader.tree(&entry.root) {
             let item = match item {
                 Ok(item) => item,
@@ -128,18 +129,20 @@ impl Walker<'_> {
                 [] => entry.name.clone(),
                 path => format!("{}/{}", entry.name, String::from_utf8_lossy(path)),
             };
-            if let NodeKind::File { content, .. } = &item.kind {
-                let lacks = match content {
-                    Content::Stream(root) => self.stream(root, Leaves::LookUp)?,
-                    Content::Extents(extents) => self.extents(extents),
-                };
+            let lacks = match &item.kind {
+                NodeKind::File { content: Content::Stream(root), .. } => self.stream(root, Leaves::LookUp)?,
+                NodeKind::File { content: Content::Extents(extents), .. } => self.extents(extents),
+                NodeKind::HardLink { target } => lacking.get(target).cloned().unwrap_or_default(),
+                _ => Lacks::default(),
+            };
+            if !lacks.is_empty() {
                 let lacks = self.settle(point, lacks, &name);
                 self.touch(&lacks, number, &name);
-                clean &= lacks.is_empty();
+                lacking.insert(item.path, lacks);
             }
             last = Some(name);
         }
-        if clean {
+        if lacking.is_empty() {
             locked(&self.trees).insert(entry.root);
         }
         Ok(())
