@@ -238,7 +238,8 @@ fn hold(site: &Site, story: &str, changes: &[(&str, Option<Vec<u8>>)]) -> BTreeS
         }
     }
     assert!(lost == 0 || report.is_damaged(), "{story}");
-    let file_lost = |name: &str| report.points.iter().any(|point| point.files.iter().any(|file| file == name));
+    let file_lost =
+        |name: &str| report.points.iter().any(|point| point.files.iter().any(|file| file == name));
     if file_lost("volume/data/base/middle") {
         assert!(file_lost("volume/data/second-name"), "{story}: a file's other name is lost with it");
     }
