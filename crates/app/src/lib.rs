@@ -9,13 +9,17 @@
 
 pub mod api;
 pub mod backup;
+pub mod browse;
+pub mod catalogue;
 pub mod certificate;
 pub mod clean;
 pub mod collect;
 pub mod compare;
+pub mod diff;
 pub mod discover;
 pub mod discovery;
 pub mod error;
+pub mod export;
 pub mod graph;
 pub mod kinds;
 pub mod object;

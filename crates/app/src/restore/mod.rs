@@ -40,8 +40,10 @@ use crate::point::ClusterInfo;
 use crate::transform::{Mapping, Transform, TransformError};
 use crate::volumes::Existing;
 
+pub(crate) use decide::pair;
 pub use execute::{DataSource, Executor};
 pub use only::{Only, OnlyError};
+pub(crate) use plan::observe_candidates;
 pub use plan::plan;
 pub(crate) use prepare::{Candidate, Prepared, prepare};
 pub use report::{Done, ObjectResult, Report, VolumeResult, WaveResult};

@@ -26,6 +26,25 @@ pub struct Only {
     pub labels: Selector,
 }
 
+impl std::fmt::Display for Only {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        for (what, list) in [("namespace", &self.namespaces), ("kind", &self.kinds), ("name", &self.names)] {
+            if !list.is_empty() {
+                parts.push(format!("{what} {}", list.join(" or ")));
+            }
+        }
+        if !self.labels.is_empty() {
+            parts.push("the labels asked for".into());
+        }
+        if parts.is_empty() {
+            f.write_str("the selection (everything)")
+        } else {
+            f.write_str(&parts.join(", "))
+        }
+    }
+}
+
 /// Why a selection cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OnlyError {

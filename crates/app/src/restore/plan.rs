@@ -7,6 +7,7 @@ use repo::Finding;
 use serde_json::Value;
 
 use super::decide::{RESTORING, Target, Wanted, decide};
+use super::observe::Observed;
 use super::only::definition_key;
 use super::{
     Action, Candidate, Data, Left, PlannedWave, Prepared, RestoreError, RestoreOptions, RestorePlan, Served,
@@ -29,7 +30,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, RestoreError> {
     let mut prepared = prepare(&point.objects, &options.transform, &options.only)?;
     if prepared.candidates.is_empty() && prepared.left.is_empty() {
-        return Err(RestoreError::NothingSelected(format!("{:?}", options.only)));
+        return Err(RestoreError::NothingSelected(options.only.to_string()));
     }
     if prepared.candidates.iter().any(|c| c.key.is("", "PersistentVolume"))
         && let Some(live) = all(cluster, "PersistentVolume", &mut prepared.findings).await?
@@ -90,12 +91,11 @@ async fn all(
     }
 }
 
-/// One step for every candidate that the target can take.
-async fn steps(
+/// Candidates in the version the target serves; those it cannot take are left out.
+async fn resolve(
     cluster: &Cluster,
-    options: &RestoreOptions,
     prepared: &mut Prepared,
-) -> Result<Vec<Step>, RestoreError> {
+) -> Result<Vec<(Candidate, ResourceType, Option<String>)>, RestoreError> {
     let mut served = Vec::with_capacity(prepared.candidates.len());
     let definitions = definitions(cluster, &prepared.candidates).await?;
     for mut candidate in std::mem::take(&mut prepared.candidates) {
@@ -113,16 +113,57 @@ async fn steps(
             }
         }
     }
+    Ok(served)
+}
+
+async fn observe_served(
+    cluster: &Cluster,
+    served: &[(Candidate, ResourceType, Option<String>)],
+    at_once: usize,
+    findings: &mut Vec<Finding>,
+) -> Result<Observed, RestoreError> {
     let wanted: Vec<(ResourceType, ObjectKey)> =
         served.iter().map(|(candidate, resource, _)| (resource.clone(), candidate.key.clone())).collect();
-    let observed = observe::observe(cluster, &wanted, options.at_once).await?;
+    let observed = observe::observe(cluster, &wanted, at_once).await?;
     for (key, error) in &observed.unknown {
-        prepared.findings.push(Finding::error(
+        findings.push(Finding::error(
             "forbidden",
             key.to_string(),
             format!("it is not known whether it is on the target, so it is left out: {error}"),
         ));
     }
+    Ok(observed)
+}
+
+/// Every candidate that can be on the target, and what is there in its place.
+///
+/// # Errors
+/// If the cluster does not answer.
+pub(crate) async fn observe_candidates(
+    cluster: &Cluster,
+    prepared: &mut Prepared,
+    at_once: usize,
+) -> Result<Vec<(Candidate, Option<Object>)>, RestoreError> {
+    let served = resolve(cluster, prepared).await?;
+    let mut observed = observe_served(cluster, &served, at_once, &mut prepared.findings).await?;
+    Ok(served
+        .into_iter()
+        .filter(|(candidate, ..)| !observed.unknown.contains_key(&candidate.key))
+        .map(|(candidate, ..)| {
+            let live = observed.live.remove(&candidate.key);
+            (candidate, live)
+        })
+        .collect())
+}
+
+/// One step for every candidate that the target can take.
+async fn steps(
+    cluster: &Cluster,
+    options: &RestoreOptions,
+    prepared: &mut Prepared,
+) -> Result<Vec<Step>, RestoreError> {
+    let served = resolve(cluster, prepared).await?;
+    let observed = observe_served(cluster, &served, options.at_once, &mut prepared.findings).await?;
     let there: BTreeSet<&str> = observed
         .live
         .iter()

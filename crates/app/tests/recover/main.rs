@@ -4,5 +4,7 @@
 // Clippy lets test functions unwrap, but not what they share.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod diff;
+mod export;
 mod restore;
 mod site;
