@@ -43,7 +43,7 @@ impl State {
         if !causes.is_empty() {
             return Err(Fault::invalid(&kind.group, &kind.kind, &name, causes));
         }
-        self.allocate(kind, None, object)
+        Ok(())
     }
 
     /// The status of an object nobody has looked at yet.

@@ -274,13 +274,15 @@ impl State {
         self.namespace_is_open(kind, namespace, &name)?;
         convert::to_stored(kind, version, &mut object);
         self.admit_create(kind, &mut object)?;
-        let key = Key::new(&convert::stored_resource(kind), namespace, &name);
-        if self.store.get(&key).is_some() {
-            return Err(Fault::already_exists(&kind.group, &kind.plural, &name));
-        }
         if !accounted {
             let writer = self.writer(call);
             apply::record_update(kind, Shape::of(kind, &kind.storage), None, &mut object, &writer);
+        }
+        // Addresses come after the account of who set what: nobody owns what the server draws.
+        self.allocate(kind, None, &mut object)?;
+        let key = Key::new(&convert::stored_resource(kind), namespace, &name);
+        if self.store.get(&key).is_some() {
+            return Err(Fault::already_exists(&kind.group, &kind.plural, &name));
         }
         let stored = if call.dry_run { Arc::new(object) } else { self.commit(kind, key, object) };
         Ok(call.present(&stored))
