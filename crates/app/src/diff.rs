@@ -15,7 +15,9 @@ use crate::compare::{Change, changes};
 use crate::error::Error;
 use crate::object::{Object, ObjectKey};
 use crate::point::{Point, Restore, Role};
-use crate::restore::{Candidate, Left, Only, Prepared, RestoreError, observe_candidates, pair, prepare};
+use crate::restore::{
+    Candidate, Left, Only, Prepared, RestoreError, give_way, observe_candidates, pair, prepare,
+};
 use crate::select::{Selection, select};
 use crate::transform::Transform;
 
@@ -136,7 +138,10 @@ pub fn points(
             Some(there) => match original(there) {
                 Some(original) => sides.both(&candidate, &there.desired, &Object(original)),
                 // A namespace that neither point holds an object of.
-                None => sides.diff.same += 1,
+                None => {
+                    sides.known.insert(candidate.key.clone());
+                    sides.diff.same += 1;
+                }
             },
         }
     }
@@ -159,6 +164,7 @@ pub async fn with_cluster(
     options: &DiffOptions,
 ) -> Result<Diff, RestoreError> {
     let mut prepared = prepare(&point.objects, &options.transform, &options.only)?;
+    give_way(cluster, &mut prepared).await?;
     let looked = observe_candidates(cluster, &mut prepared, 16).await?;
     let mut sides = Sides::new(point, options, prepared)?;
     for (candidate, live) in looked {

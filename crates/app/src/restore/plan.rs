@@ -32,16 +32,7 @@ pub async fn plan(
     if prepared.candidates.is_empty() && prepared.left.is_empty() {
         return Err(RestoreError::NothingSelected(options.only.to_string()));
     }
-    if prepared.candidates.iter().any(|c| c.key.is("", "PersistentVolume"))
-        && let Some(live) = all(cluster, "PersistentVolume", &mut prepared.findings).await?
-    {
-        volumes::without_shared_places(&mut prepared, &live);
-    }
-    if addresses::are_asked_for(&prepared)
-        && let Some(live) = all(cluster, "Service", &mut prepared.findings).await?
-    {
-        addresses::without_taken(&mut prepared, &live);
-    }
+    give_way(cluster, &mut prepared).await?;
     let items: Vec<Item> = prepared
         .candidates
         .iter()
@@ -68,6 +59,24 @@ pub async fn plan(
         left,
         findings,
     })
+}
+
+/// What others on the target have already is not asked for: storage in use, addresses given away.
+///
+/// # Errors
+/// If the cluster does not answer.
+pub(crate) async fn give_way(cluster: &Cluster, prepared: &mut Prepared) -> Result<(), RestoreError> {
+    if prepared.candidates.iter().any(|candidate| candidate.key.is("", "PersistentVolume"))
+        && let Some(live) = all(cluster, "PersistentVolume", &mut prepared.findings).await?
+    {
+        volumes::without_shared_places(prepared, &live);
+    }
+    if addresses::are_asked_for(prepared)
+        && let Some(live) = all(cluster, "Service", &mut prepared.findings).await?
+    {
+        addresses::without_taken(prepared, &live);
+    }
+    Ok(())
 }
 
 /// All objects of a core kind on the target; nothing, and a finding, if we may not see them.

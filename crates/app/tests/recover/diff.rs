@@ -105,7 +105,7 @@ async fn two_points_differ_in_objects_and_in_data() {
     };
     let (old, new) = (roots(&[("a", 1), ("b", 1), ("c", 1)]), roots(&[("a", 1), ("b", 2), ("d", 4)]));
     let found = diff::points((&before, &old), (&after, &new), &DiffOptions::default()).unwrap();
-    assert_eq!(found.changed.len(), 1);
+    assert_eq!((found.only_before.len(), found.only_after.len(), found.changed.len()), (0, 0, 1));
     assert_eq!(found.changed[0].changes[0].to_string(), "~ /spec/replicas: 2 -> 5");
     let volumes: Vec<(&str, &str, bool)> =
         found.volumes.iter().map(|v| (v.claim.name.as_str(), v.state.as_str(), v.differs)).collect();
