@@ -15,9 +15,7 @@ use crate::compare::{Change, changes};
 use crate::error::Error;
 use crate::object::{Object, ObjectKey};
 use crate::point::{Point, Restore, Role};
-use crate::restore::{
-    Candidate, Left, Only, Prepared, RestoreError, give_way, observe_candidates, pair, prepare,
-};
+use crate::restore::{Candidate, Left, Only, Prepared, give_way, observe_candidates, pair, prepare};
 use crate::select::{Selection, select};
 use crate::transform::Transform;
 
@@ -120,12 +118,12 @@ pub fn points(
     before: (&Point, &VolumeRoots),
     after: (&Point, &VolumeRoots),
     options: &DiffOptions,
-) -> Result<Diff, RestoreError> {
+) -> Result<Diff, Error> {
     let prepared = prepare(&before.0.objects, &options.transform, &options.only)?;
     let other = prepare(&after.0.objects, &Transform::default(), &Only::default())?;
     let there: BTreeMap<ObjectKey, Candidate> =
         other.candidates.into_iter().map(|candidate| (candidate.key.clone(), candidate)).collect();
-    let mut sides = Sides::new(before.0, options, prepared)?;
+    let mut sides = Sides::new(before.0, options, prepared);
     for candidate in std::mem::take(&mut sides.prepared.candidates) {
         let original = |candidate: &Candidate| {
             candidate
@@ -158,15 +156,11 @@ pub fn points(
 ///
 /// # Errors
 /// If the cluster does not answer, a patch does not fit, or a kind selected is not there.
-pub async fn with_cluster(
-    point: &Point,
-    cluster: &Cluster,
-    options: &DiffOptions,
-) -> Result<Diff, RestoreError> {
+pub async fn with_cluster(point: &Point, cluster: &Cluster, options: &DiffOptions) -> Result<Diff, Error> {
     let mut prepared = prepare(&point.objects, &options.transform, &options.only)?;
     give_way(cluster, &mut prepared).await?;
     let looked = observe_candidates(cluster, &mut prepared, 16).await?;
-    let mut sides = Sides::new(point, options, prepared)?;
+    let mut sides = Sides::new(point, options, prepared);
     for (candidate, live) in looked {
         match live {
             Some(live) => {
@@ -235,7 +229,7 @@ struct Sides<'a> {
 }
 
 impl<'a> Sides<'a> {
-    fn new(point: &'a Point, options: &'a DiffOptions, prepared: Prepared) -> Result<Self, RestoreError> {
+    fn new(point: &'a Point, options: &'a DiffOptions, prepared: Prepared) -> Self {
         let mut sides = Sides {
             point,
             options,
@@ -252,7 +246,7 @@ impl<'a> Sides<'a> {
             key.namespace = options.transform.namespace(&key.namespace).to_owned();
             sides.known.insert(key);
         }
-        Ok(sides)
+        sides
     }
 
     fn only_before(&mut self, candidate: &Candidate) {

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use repo::Finding;
 use serde_json::Value;
 
+use crate::error::Error;
 use crate::kinds::Order;
 use crate::object::{Object, ObjectKey};
 use crate::order::{self, Item};
 use crate::point::Point;
-use crate::restore::{Left, Only, RestoreError, prepare};
+use crate::restore::{Left, Only, nothing_selected, prepare};
 use crate::transform::Transform;
 use crate::yaml;
 
@@ -65,10 +66,10 @@ pub struct Export {
 ///
 /// # Errors
 /// If a patch does not fit, or the selection is empty.
-pub fn manifests(point: &Point, options: &ExportOptions) -> Result<Export, RestoreError> {
+pub fn manifests(point: &Point, options: &ExportOptions) -> Result<Export, Error> {
     let prepared = prepare(&point.objects, &options.transform, &options.only)?;
     if prepared.candidates.is_empty() && prepared.left.is_empty() {
-        return Err(RestoreError::NothingSelected(options.only.to_string()));
+        return Err(nothing_selected(&options.only));
     }
     let mut export = Export { left: prepared.left, findings: prepared.findings, ..Export::default() };
     let mut candidates = prepared.candidates;

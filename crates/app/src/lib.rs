@@ -10,7 +10,6 @@
 pub mod api;
 pub mod backup;
 pub mod browse;
-pub mod catalogue;
 pub mod certificate;
 pub mod clean;
 pub mod collect;

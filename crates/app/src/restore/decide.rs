@@ -15,8 +15,12 @@ use crate::kinds::{self, Keep};
 use crate::object::{Object, ObjectKey};
 use crate::point::Role;
 
-/// On a claim while its data is being written. A claim that still has it holds half of something.
+/// On a claim until its data is in; nobody may use it before.
 pub(super) const RESTORING: &str = "holdfast.dev/restoring";
+/// Nothing is known to be written yet. What is there may be somebody else's, and is not written over.
+pub(super) const WAITING: &str = "waiting";
+/// We wrote part of it. What is there is ours, and the next restore starts it over.
+pub(super) const PARTIAL: &str = "partial";
 
 /// The part of the target that decisions look at.
 pub(super) struct Target<'a> {

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use repo::{Cancel, CommitId, Env, Finding, Progress, Reader, Timestamp};
 use serde_json::{Value, json};
 
-use super::decide::{RESTORING, is_apply_unable, pair};
+use super::decide::{RESTORING, WAITING, is_apply_unable, pair};
 use super::{
     Action, ApprovedPlan, Deadlines, Done, Method, ObjectResult, OnConflict, PlannedWave, Report, Step,
     WaveResult,
@@ -336,7 +336,7 @@ impl Run<'_> {
         }
         if step.action == Action::Create && self.filled.contains(&step.key) {
             // Taken off when the data is in. If we die on the way, the next restore sees it.
-            body.0["metadata"]["annotations"][RESTORING] = "data".into();
+            body.0["metadata"]["annotations"][RESTORING] = WAITING.into();
         }
         body
     }

@@ -1,8 +1,8 @@
 //! Data into claims: after the claims are there, before anything that mounts them.
 //!
-//! A claim in the middle of this carries an annotation, taken off when all its data is in. So a restore that
-//! is interrupted is seen by the next one, which starts that claim over; and nobody ever takes a half
-//! written volume for a whole one.
+//! A claim carries an annotation until all its data is in, so a restore that is interrupted is seen by the
+//! next one, and nobody takes a half written volume for a whole one. It says whether what is there is known
+//! to be ours (`partial`: the next restore starts it over) or not (`waiting`: it is written only if empty).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -11,7 +11,7 @@ use futures::StreamExt;
 use repo::{Finding, Reader, Root};
 use serde_json::{Value, json};
 
-use super::decide::RESTORING;
+use super::decide::{PARTIAL, RESTORING};
 use super::execute::{DataSource, Run};
 use super::{Report, VolumeResult, VolumeStep};
 use crate::api::ResourceType;
@@ -108,11 +108,24 @@ impl Run<'_> {
         self.executor.progress.note(&format!("data of {} into {}", step.claim, located.how));
         let how = located.how.clone();
         match self.copy(reader, volumes, root, located, step).await {
-            Ok((done, findings)) => match self.finish(step).await {
+            Ok((done, findings)) => match self.mark(step, None).await {
                 Ok(()) => (Ok(Some((done, how))), findings),
-                Err(why) => (Err(why), findings),
+                Err(why) => {
+                    (Err(format!("its data is in, but the claim could not be told: {why}")), findings)
+                }
             },
-            Err(why) => (Err(why), Vec::new()),
+            Err((why, false)) => (Err(why), Vec::new()),
+            Err((why, true)) => {
+                let told = self.mark(step, Some(PARTIAL)).await;
+                let findings = told.err().map(|error| {
+                    let message = format!(
+                        "part of its data was written, but the claim could not be told ({error}); choose to \
+                         overwrite data at the next restore"
+                    );
+                    Finding::warning("not-marked", step.claim.to_string(), message)
+                });
+                (Err(why), findings.into_iter().collect())
+            }
         }
     }
 
@@ -168,6 +181,7 @@ impl Run<'_> {
         Ok((claim.0, volume.unwrap_or(Object(Value::Null)).0))
     }
 
+    /// The copy itself; a failure says whether it may have written something.
     async fn copy(
         &self,
         reader: Arc<Reader>,
@@ -175,7 +189,7 @@ impl Run<'_> {
         root: repo::Root,
         located: Located,
         step: &VolumeStep,
-    ) -> Result<(VolumeRestored, Vec<Finding>), String> {
+    ) -> Result<(VolumeRestored, Vec<Finding>), (String, bool)> {
         let existing = step.existing;
         let cancel = self.executor.cancel.clone();
         let progress = self.executor.progress.clone();
@@ -183,26 +197,23 @@ impl Run<'_> {
             volumes.restore(&reader, &root, &located, existing, &cancel, &*progress)
         })
         .await
-        .map_err(|e| format!("the copy ended by itself: {e}"))?;
+        .map_err(|e| (format!("the copy ended by itself: {e}"), true))?;
         match outcome {
             Ok(outcome) => Ok((outcome.done, outcome.findings)),
-            Err(VolumeError::NotEmpty(why)) => {
-                Err(format!("{why}; nothing was written. Choose to overwrite data if that is what you want"))
-            }
-            Err(error) => Err(error.to_string()),
+            Err(VolumeError::NotEmpty(why)) => Err((
+                format!("{why}; nothing was written. Choose to overwrite data if that is what you want"),
+                false,
+            )),
+            Err(error) => Err((error.to_string(), true)),
         }
     }
 
-    /// Says on the claim that its data is in.
-    async fn finish(&self, step: &VolumeStep) -> Result<(), String> {
-        let patch = json!({"metadata": {"annotations": {RESTORING: null}}});
+    /// Says on the claim how far its data is.
+    async fn mark(&self, step: &VolumeStep, state: Option<&str>) -> Result<(), String> {
+        let patch = json!({"metadata": {"annotations": {RESTORING: state}}});
         let ObjectKey { namespace, name, .. } = &step.claim;
-        self.executor
-            .cluster
-            .merge_patch(&claim_type(), namespace, name, None, &patch)
-            .await
-            .map(|_| ())
-            .map_err(|e| format!("its data is in, but the claim could not be told: {e}"))
+        let done = self.executor.cluster.merge_patch(&claim_type(), namespace, name, None, &patch).await;
+        done.map(|_| ()).map_err(|e| e.to_string())
     }
 }
 

@@ -32,8 +32,9 @@ use repo::Finding;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::api::{ApiError, ResourceType};
+use crate::api::ResourceType;
 use crate::compare::Change;
+use crate::error::Error;
 use crate::kinds::Order;
 use crate::object::{Object, ObjectKey};
 use crate::point::ClusterInfo;
@@ -222,6 +223,9 @@ pub struct VolumeStep {
     pub entry: Option<String>,
     #[serde(skip)]
     pub(crate) existing: Existing,
+    /// What is there is half of an earlier restore of ours.
+    #[serde(skip)]
+    pub(crate) resumes: bool,
     /// The volume this claim is bound to by name, if it is restored with it.
     #[serde(skip)]
     pub(crate) volume: Option<String>,
@@ -324,7 +328,7 @@ impl RestorePlan {
         let overwritten: Vec<ObjectKey> = self
             .volumes
             .iter()
-            .filter(|volume| volume.restore && volume.existing == Existing::Mirror)
+            .filter(|volume| volume.restore && volume.existing == Existing::Mirror && !volume.resumes)
             .map(|volume| volume.claim.clone())
             .collect();
         if !overwritten.is_empty() && !consent.overwrite_data {
@@ -421,21 +425,21 @@ impl Default for Deadlines {
     }
 }
 
-/// Why a restore could not be planned. Nothing has been changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// The cluster did not answer, or refused.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// A patch does not fit.
-    #[error(transparent)]
-    Transform(#[from] TransformError),
-    /// What was asked for cannot be understood.
-    #[error(transparent)]
-    Only(#[from] OnlyError),
-    /// Nothing of the point was selected.
-    #[error("nothing in the point matches {0}; `show` lists what it holds")]
-    NothingSelected(String),
+impl From<TransformError> for Error {
+    fn from(error: TransformError) -> Error {
+        Error::Invalid(error.to_string())
+    }
+}
+
+impl From<OnlyError> for Error {
+    fn from(error: OnlyError) -> Error {
+        Error::NotFound(error.to_string())
+    }
+}
+
+/// Nothing of a point was selected.
+pub(crate) fn nothing_selected(only: &Only) -> Error {
+    Error::NotFound(format!("nothing in the point matches {only}; `show` lists what it holds"))
 }
 
 /// A stage in a word.

@@ -6,14 +6,15 @@ use futures::StreamExt;
 use repo::Finding;
 use serde_json::Value;
 
-use super::decide::{RESTORING, Target, Wanted, decide};
+use super::decide::{PARTIAL, RESTORING, Target, Wanted, decide};
 use super::observe::Observed;
 use super::only::definition_key;
 use super::{
-    Action, Candidate, Data, Left, PlannedWave, Prepared, RestoreError, RestoreOptions, RestorePlan, Served,
-    Step, VolumeStep, addresses, observe, prepare, serve, stage_name, volumes,
+    Action, Candidate, Data, Left, PlannedWave, Prepared, RestoreOptions, RestorePlan, Served, Step,
+    VolumeStep, addresses, nothing_selected, observe, prepare, serve, stage_name, volumes,
 };
 use crate::api::{ApiError, Cluster, ResourceType};
+use crate::error::Error;
 use crate::object::{Object, ObjectKey};
 use crate::order::{self, Item};
 use crate::point::{ClusterInfo, Point};
@@ -23,14 +24,10 @@ use crate::volumes::Existing;
 ///
 /// # Errors
 /// If the cluster does not answer, the mapping does not fit, or nothing is selected.
-pub async fn plan(
-    point: &Point,
-    cluster: &Cluster,
-    options: &RestoreOptions,
-) -> Result<RestorePlan, RestoreError> {
+pub async fn plan(point: &Point, cluster: &Cluster, options: &RestoreOptions) -> Result<RestorePlan, Error> {
     let mut prepared = prepare(&point.objects, &options.transform, &options.only)?;
     if prepared.candidates.is_empty() && prepared.left.is_empty() {
-        return Err(RestoreError::NothingSelected(options.only.to_string()));
+        return Err(nothing_selected(&options.only));
     }
     give_way(cluster, &mut prepared).await?;
     let items: Vec<Item> = prepared
@@ -65,7 +62,7 @@ pub async fn plan(
 ///
 /// # Errors
 /// If the cluster does not answer.
-pub(crate) async fn give_way(cluster: &Cluster, prepared: &mut Prepared) -> Result<(), RestoreError> {
+pub(crate) async fn give_way(cluster: &Cluster, prepared: &mut Prepared) -> Result<(), Error> {
     if prepared.candidates.iter().any(|candidate| candidate.key.is("", "PersistentVolume"))
         && let Some(live) = all(cluster, "PersistentVolume", &mut prepared.findings).await?
     {
@@ -84,7 +81,7 @@ async fn all(
     cluster: &Cluster,
     kind: &str,
     findings: &mut Vec<Finding>,
-) -> Result<Option<Vec<Object>>, RestoreError> {
+) -> Result<Option<Vec<Object>>, Error> {
     let Some(resource) = cluster.resources.find("", kind) else { return Ok(None) };
     match cluster.list(resource, None, None).await {
         Ok(live) => Ok(Some(live)),
@@ -104,7 +101,7 @@ async fn all(
 async fn resolve(
     cluster: &Cluster,
     prepared: &mut Prepared,
-) -> Result<Vec<(Candidate, ResourceType, Option<String>)>, RestoreError> {
+) -> Result<Vec<(Candidate, ResourceType, Option<String>)>, Error> {
     let mut served = Vec::with_capacity(prepared.candidates.len());
     let definitions = definitions(cluster, &prepared.candidates).await?;
     for mut candidate in std::mem::take(&mut prepared.candidates) {
@@ -130,7 +127,7 @@ async fn observe_served(
     served: &[(Candidate, ResourceType, Option<String>)],
     at_once: usize,
     findings: &mut Vec<Finding>,
-) -> Result<Observed, RestoreError> {
+) -> Result<Observed, Error> {
     let wanted: Vec<(ResourceType, ObjectKey)> =
         served.iter().map(|(candidate, resource, _)| (resource.clone(), candidate.key.clone())).collect();
     let observed = observe::observe(cluster, &wanted, at_once).await?;
@@ -152,7 +149,7 @@ pub(crate) async fn observe_candidates(
     cluster: &Cluster,
     prepared: &mut Prepared,
     at_once: usize,
-) -> Result<Vec<(Candidate, Option<Object>)>, RestoreError> {
+) -> Result<Vec<(Candidate, Option<Object>)>, Error> {
     let served = resolve(cluster, prepared).await?;
     let mut observed = observe_served(cluster, &served, at_once, &mut prepared.findings).await?;
     Ok(served
@@ -170,7 +167,7 @@ async fn steps(
     cluster: &Cluster,
     options: &RestoreOptions,
     prepared: &mut Prepared,
-) -> Result<Vec<Step>, RestoreError> {
+) -> Result<Vec<Step>, Error> {
     let served = resolve(cluster, prepared).await?;
     let observed = observe_served(cluster, &served, options.at_once, &mut prepared.findings).await?;
     let there: BTreeSet<&str> = observed
@@ -205,7 +202,7 @@ async fn steps(
 async fn definitions(
     cluster: &Cluster,
     candidates: &[Candidate],
-) -> Result<BTreeMap<ObjectKey, Object>, RestoreError> {
+) -> Result<BTreeMap<ObjectKey, Object>, Error> {
     let mut found: BTreeMap<ObjectKey, Object> = candidates
         .iter()
         .filter(|candidate| candidate.key.kind == "CustomResourceDefinition")
@@ -251,7 +248,7 @@ async fn volume_steps(
     options: &RestoreOptions,
     steps: &BTreeMap<ObjectKey, Step>,
     findings: &mut Vec<Finding>,
-) -> Result<Vec<VolumeStep>, RestoreError> {
+) -> Result<Vec<VolumeStep>, Error> {
     let by_origin: BTreeMap<&ObjectKey, &Step> =
         steps.values().map(|step| (step.was.as_ref().unwrap_or(&step.key), step)).collect();
     let mut volumes = Vec::new();
@@ -268,6 +265,7 @@ async fn volume_steps(
             files: record.files,
             entry: record.entry.clone(),
             existing: Existing::Refuse,
+            resumes: false,
             volume: volume.clone(),
         };
         let volume_left_out = volume
@@ -303,15 +301,15 @@ async fn fate(
     claim: &Step,
     step: &mut VolumeStep,
     findings: &mut Vec<Finding>,
-) -> Result<(), RestoreError> {
+) -> Result<(), Error> {
     if claim.action == Action::Create {
         step.restore = true;
         step.reason = "into the new claim".into();
         return Ok(());
     }
     let live = cluster.get(&claim.resource, &claim.key.namespace, &claim.key.name).await?;
-    let unfinished = live.as_ref().is_some_and(|live| live.annotation(RESTORING).is_some());
-    if !unfinished && data == Data::New {
+    let mark = live.as_ref().and_then(|live| live.annotation(RESTORING));
+    if mark.is_none() && data == Data::New {
         step.reason = "the claim exists; its data is left alone".into();
         return Ok(());
     }
@@ -330,15 +328,16 @@ async fn fate(
         return Ok(());
     }
     step.restore = true;
-    step.existing = Existing::Mirror;
-    step.reason =
-        if unfinished { "an earlier restore did not finish it" } else { "over the data that is there" }
-            .into();
+    (step.existing, step.resumes, step.reason) = match (mark, data) {
+        (Some(PARTIAL), _) => (Existing::Mirror, true, "an earlier restore did not finish it".into()),
+        (_, Data::Overwrite) => (Existing::Mirror, false, "over the data that is there".into()),
+        _ => (Existing::Refuse, false, "an earlier restore did not come to it".into()),
+    };
     Ok(())
 }
 
 /// Pods that mount a claim and have not ended.
-async fn running_users(cluster: &Cluster, claim: &ObjectKey) -> Result<Vec<String>, RestoreError> {
+async fn running_users(cluster: &Cluster, claim: &ObjectKey) -> Result<Vec<String>, Error> {
     let Some(pods) = cluster.resources.find("", "Pod") else { return Ok(Vec::new()) };
     let pods = cluster.list(pods, Some(&claim.namespace), None).await?;
     Ok(pods
@@ -360,7 +359,7 @@ async fn missing_classes(
     cluster: &Cluster,
     steps: &BTreeMap<ObjectKey, Step>,
     findings: &mut Vec<Finding>,
-) -> Result<(), RestoreError> {
+) -> Result<(), Error> {
     let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for step in steps
         .values()

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use repo::Finding;
 use serde_json::{Value, json};
 
-use super::{Left, Only, OwnerLink, RestoreError, volumes};
+use super::{Left, Only, OwnerLink, volumes};
 use crate::api::ResourceType;
+use crate::error::Error;
 use crate::kinds::{self, Keep, Order};
 use crate::object::{Object, ObjectKey};
 use crate::point::{Restore, Role, StoredObject};
@@ -59,7 +60,7 @@ pub(crate) fn prepare(
     objects: &[StoredObject],
     transform: &Transform,
     only: &Only,
-) -> Result<Prepared, RestoreError> {
+) -> Result<Prepared, Error> {
     let services = objects
         .iter()
         .filter(|stored| stored.key.is("", "Service"))

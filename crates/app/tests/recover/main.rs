@@ -4,6 +4,7 @@
 // Clippy lets test functions unwrap, but not what they share.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod data;
 mod diff;
 mod export;
 mod restore;
