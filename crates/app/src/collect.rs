@@ -1,21 +1,24 @@
 //! From selected objects to stored ones: the untouched object beside the cleaned one.
 
 use crate::clean::clean;
+use crate::object::ObjectKey;
 use crate::point::StoredObject;
-use crate::select::Selected;
+use crate::select::{Picked, Selected};
 
-/// The objects of a selection as they are stored, sorted by key.
-pub fn collect(selected: &Selected) -> Vec<StoredObject> {
-    selected
-        .objects
-        .iter()
-        .map(|(key, picked)| StoredObject {
-            resource: picked.seen.resource.bare(),
-            key: key.clone(),
-            role: picked.role,
-            restore: picked.restore,
-            original: picked.seen.object.0.clone(),
-            clean: clean(&picked.seen.object).0,
-        })
-        .collect()
+/// One object as it is stored.
+pub fn stored(key: &ObjectKey, picked: &Picked) -> StoredObject {
+    StoredObject {
+        resource: picked.seen.resource.bare(),
+        key: key.clone(),
+        role: picked.role,
+        restore: picked.restore,
+        original: picked.seen.object.0.clone(),
+        clean: clean(&picked.seen.object).0,
+    }
+}
+
+/// The objects of a selection as they are stored, sorted by key, made one at a time: an object in memory is many
+/// times its bytes, and both forms of all of them would be the most a backup ever holds.
+pub fn collect(selected: &Selected) -> impl Iterator<Item = StoredObject> {
+    selected.objects.iter().map(|(key, picked)| stored(key, picked))
 }

@@ -213,11 +213,35 @@ pub struct Point {
     pub discovery: ApiResources,
 }
 
-impl Point {
+/// What a point says of itself, but for its objects: those are written one at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Account {
+    /// What it is.
+    pub meta: PointMeta,
+    /// Its account of completeness.
+    pub certificate: Certificate,
+    /// Its volumes.
+    pub volumes: Vec<VolumeRecord>,
+    /// The API as it was served.
+    pub discovery: ApiResources,
+}
+
+/// How many objects of which role were written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    all: u64,
+    shared: u64,
+    cluster: u64,
+}
+
+impl Account {
     /// Writes everything but the volumes, whose entries are handed in, and drafts the commit (promise P1: one).
+    /// Objects come sorted by key, so that one that did not change lies between the same neighbours as in the last
+    /// point and its bytes are found again.
     pub fn write(
         &self,
         writer: &Writer,
+        objects: impl IntoIterator<Item = StoredObject>,
         volumes: Vec<ManifestEntry>,
         parents: Vec<CommitId>,
     ) -> Result<CommitDraft, repo::Error> {
@@ -226,21 +250,28 @@ impl Point {
         manifest.push(document(writer, entry::CERTIFICATE, &self.certificate)?);
         manifest.push(document(writer, entry::VOLUMES, &self.volumes)?);
         manifest.push(document(writer, entry::DISCOVERY, &self.discovery)?);
-        let mut lines = writer.stream(Lane::Data);
-        // Sorted, so that an object that did not change lies between the same neighbours as in the last point and
-        // its bytes are found again.
-        let mut sorted: Vec<&StoredObject> = self.objects.iter().collect();
-        sorted.sort_by(|a, b| a.key.cmp(&b.key));
-        for object in sorted {
-            let mut line = encode(object)?;
+        let (mut lines, mut tally) = (writer.stream(Lane::Data), Tally::default());
+        let mut last = None;
+        for object in objects {
+            if last.as_ref().is_some_and(|last| *last >= object.key) {
+                return Err(repo::Error::invalid(format!(
+                    "{} is out of order among the objects of a point",
+                    object.key
+                )));
+            }
+            let mut line = encode(&object)?;
             line.push(b'\n');
             lines.append(&line)?;
+            tally.all += 1;
+            tally.shared += u64::from(object.role == Role::Shared);
+            tally.cluster += u64::from(object.role == Role::Cluster);
+            last = Some(object.key);
         }
         manifest.push(bytes_entry(entry::OBJECTS, lines.finish()?));
         Ok(CommitDraft {
             kind: COMMIT_KIND.into(),
             labels: self.labels(),
-            figures: self.figures(),
+            figures: self.figures(tally),
             parents,
             started: i64::try_from(self.meta.started.as_nanosecond()).unwrap_or(0),
             manifest,
@@ -262,16 +293,15 @@ impl Point {
         .collect()
     }
 
-    fn figures(&self) -> BTreeMap<String, u64> {
+    fn figures(&self, tally: Tally) -> BTreeMap<String, u64> {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let role = |role: Role| count(self.objects.iter().filter(|o| o.role == role).count());
-        let with_data = || self.volumes.iter().filter(|v| v.missing.is_none());
+        let with_data = || self.volumes.iter().filter(|v| v.entry.is_some());
         [
-            ("objects", count(self.objects.len())),
-            ("shared", role(Role::Shared)),
-            ("cluster_scoped", role(Role::Cluster)),
+            ("objects", tally.all),
+            ("shared", tally.shared),
+            ("cluster_scoped", tally.cluster),
             ("volumes", count(with_data().count())),
-            ("volumes_missing", count(self.volumes.len() - with_data().count())),
+            ("volumes_missing", count(self.volumes.iter().filter(|v| v.missing.is_some()).count())),
             ("references_missing", count(self.certificate.missing().count())),
             (
                 "findings",
@@ -284,6 +314,26 @@ impl Point {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+    }
+}
+
+impl Point {
+    /// Writes a point that is in memory as a whole.
+    pub fn write(
+        &self,
+        writer: &Writer,
+        volumes: Vec<ManifestEntry>,
+        parents: Vec<CommitId>,
+    ) -> Result<CommitDraft, repo::Error> {
+        let account = Account {
+            meta: self.meta.clone(),
+            certificate: self.certificate.clone(),
+            volumes: self.volumes.clone(),
+            discovery: self.discovery.clone(),
+        };
+        let mut sorted = self.objects.clone();
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        account.write(writer, sorted, volumes, parents)
     }
 
     /// Reads a point, without its volumes' bytes.

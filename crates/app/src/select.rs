@@ -196,8 +196,8 @@ pub async fn select(cluster: &Cluster, selection: &Selection) -> Result<Selected
         }
         // Needed, and not among what was read: of another namespace, or readable by name only. What is fetched may
         // need more, so the closure is walked again; what is not there is not asked for twice.
+        world.fetch(cluster, &abroad).await?;
         for key in abroad {
-            world.fetch(cluster, &key).await?;
             let found = world.edges_of_one(&key);
             edges.insert(key, found);
         }

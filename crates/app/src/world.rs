@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::StreamExt;
 use repo::Finding;
 use serde_json::Value;
 
@@ -28,8 +29,8 @@ const NAMESPACES_ONE_BY_ONE: usize = 3;
 pub struct Observed {
     /// Its type.
     pub resource: Arc<ResourceType>,
-    /// The object, untouched.
-    pub object: Object,
+    /// The object, untouched; shared, since a large application is the most memory a backup needs.
+    pub object: Arc<Object>,
 }
 
 impl Observed {
@@ -64,7 +65,7 @@ pub struct World {
 impl World {
     /// An object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.objects.get(key).map(|seen| &seen.object)
+        self.objects.get(key).map(|seen| seen.object.as_ref())
     }
 
     /// Does this object belong into a point?
@@ -81,7 +82,7 @@ impl World {
     fn add(&mut self, resource: &Arc<ResourceType>, object: Object) {
         let mut key = object.key();
         canonical(&mut key);
-        self.objects.insert(key, Observed { resource: resource.clone(), object });
+        self.objects.insert(key, Observed { resource: resource.clone(), object: Arc::new(object) });
     }
 }
 
@@ -251,19 +252,29 @@ impl World {
         Ok(())
     }
 
-    /// Asks for one object that is outside of what was read: of another namespace, or where only names may be read.
-    pub async fn fetch(&mut self, cluster: &Cluster, key: &ObjectKey) -> Result<(), Error> {
-        let Some(resource) = cluster.resources.find(&key.group, &key.kind) else { return Ok(()) };
-        let at = (key.group.clone(), key.kind.clone(), key.namespace.clone());
-        match cluster.get(resource, &key.namespace, &key.name).await {
-            Ok(Some(object)) => self.add(&Arc::new(resource.clone()), object),
-            Ok(None) => {}
-            Err(ApiError::Denied { .. }) => {
-                self.unread.insert(at, Unread::Forbidden);
-            }
-            Err(e @ ApiError::Unreachable { .. }) => return Err(e.into()),
-            Err(_) => {
-                self.unread.insert(at, Unread::Broken);
+    /// Asks for objects that are outside of what was read: of other namespaces, or where only names may be read.
+    pub async fn fetch(&mut self, cluster: &Cluster, keys: &BTreeSet<ObjectKey>) -> Result<(), Error> {
+        let wanted =
+            keys.iter().filter_map(|key| Some((key, cluster.resources.find(&key.group, &key.kind)?)));
+        let answers: Vec<_> = futures::stream::iter(wanted)
+            .map(|(key, resource)| async move {
+                (key, resource, cluster.get(resource, &key.namespace, &key.name).await)
+            })
+            .buffer_unordered(LISTS_AT_ONCE)
+            .collect()
+            .await;
+        for (key, resource, answer) in answers {
+            let at = (key.group.clone(), key.kind.clone(), key.namespace.clone());
+            match answer {
+                Ok(Some(object)) => self.add(&Arc::new(resource.clone()), object),
+                Ok(None) => {}
+                Err(ApiError::Denied { .. }) => {
+                    self.unread.insert(at, Unread::Forbidden);
+                }
+                Err(e @ ApiError::Unreachable { .. }) => return Err(e.into()),
+                Err(_) => {
+                    self.unread.insert(at, Unread::Broken);
+                }
             }
         }
         Ok(())

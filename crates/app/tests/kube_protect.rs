@@ -185,7 +185,7 @@ async fn kube_a_real_application_is_selected_whole_and_without_what_the_cluster_
     assert!(selected.findings.is_empty(), "{:#?}", selected.findings);
 
     // What the cluster chose is not in the clean object; what was asked for is.
-    let stored = app::collect::collect(&selected);
+    let stored = app::collect::collect(&selected).collect::<Vec<_>>();
     let clean =
         |kind: &str| &stored.iter().find(|o| o.key.kind == kind && o.restore == Restore::Yes).unwrap().clean;
     let service = clean("Service");

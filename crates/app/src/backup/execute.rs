@@ -16,7 +16,7 @@ use crate::collect::collect;
 use crate::error::Error;
 use crate::object::ObjectKey;
 use crate::point::{
-    ClusterInfo, Consistency, Contents, FORMAT, Point, PointMeta, RuleRecord, VolumeRecord, volume_entry,
+    Account, ClusterInfo, Consistency, Contents, FORMAT, PointMeta, RuleRecord, VolumeRecord, volume_entry,
 };
 use crate::rules::plan::runs;
 use crate::rules::run::{Around, NoCut, around};
@@ -73,8 +73,8 @@ impl BackupPlan {
         let held = Held { plan: &self.rules, locked: &locked, kept: &kept };
         let (records, entries, found) = records(&self.volumes, &self.selected, volumes, &held, &pods_after);
         self.findings.extend(found);
-        let point = self.point(records, rules, cut.at, means, options);
-        commit(point, entries, self.parent.map(|p| p.id), reading, means).await
+        let account = self.account(records, rules, cut.at, means, options);
+        commit(account, self.selected, entries, self.parent.map(|p| p.id), reading, means).await
     }
 
     /// Opens the repository for writing, and the previous point for reading.
@@ -166,14 +166,14 @@ impl BackupPlan {
         targets.into_iter().map(record).collect()
     }
 
-    fn point(
+    fn account(
         &mut self,
         volumes: Vec<VolumeRecord>,
         rules: Vec<RuleRecord>,
         cut: Timestamp,
         means: &Means,
         options: &BackupOptions,
-    ) -> Point {
+    ) -> Account {
         let findings: Vec<Note> = self.findings.iter().map(Note::from).collect();
         let states = volumes
             .iter()
@@ -199,13 +199,7 @@ impl BackupPlan {
             rules,
             holdfast: options.version.clone(),
         };
-        Point {
-            meta,
-            objects: collect(&self.selected),
-            certificate,
-            volumes,
-            discovery: self.cluster.resources.clone(),
-        }
+        Account { meta, certificate, volumes, discovery: self.cluster.resources.clone() }
     }
 }
 
@@ -294,7 +288,8 @@ fn previous(reader: &repo::Reader, parent: &repo::CommitInfo) -> Result<Previous
 }
 
 async fn commit(
-    point: Point,
+    account: Account,
+    selected: Selected,
     entries: Vec<ManifestEntry>,
     parent: Option<repo::CommitId>,
     reading: Reading,
@@ -310,19 +305,19 @@ async fn commit(
         Error::Repository(repo::Error::failed("a volume is still being read after all were read"))
     })?;
     let committed = blocking(move || -> Result<_, repo::Error> {
-        let draft = point.write(&writer, entries, parent.into_iter().collect())?;
+        let draft = account.write(&writer, collect(&selected), entries, parent.into_iter().collect())?;
         let counts = writer.counts();
         let info = writer.commit(draft)?;
-        Ok((info, counts, point))
+        Ok((info, counts, account, selected.objects.len()))
     })
     .await?;
-    let (info, counts, point) = committed.map_err(from_repo)?;
+    let (info, counts, account, objects) = committed.map_err(from_repo)?;
     Ok(BackupReport {
         info,
-        objects: point.objects.len(),
-        meta: point.meta,
-        certificate: point.certificate,
-        volumes: point.volumes,
+        objects,
+        meta: account.meta,
+        certificate: account.certificate,
+        volumes: account.volumes,
         counts,
     })
 }

@@ -176,13 +176,13 @@ pub async fn plan(cluster: &Cluster, means: &Means, options: &BackupOptions) -> 
     let started = means.env.now();
     let mut selected = select::select(cluster, &options.selection).await?;
     let cluster_id = cluster.id().await?;
-    let pods: Vec<Object> = selected
+    let pods: Vec<Arc<Object>> = selected
         .objects
         .iter()
         .filter(|(k, _)| k.is("", "Pod"))
         .map(|(_, p)| p.seen.object.clone())
         .collect();
-    let mut rules = crate::rules::plan::plan(&options.rules, &pods, options.hold);
+    let mut rules = crate::rules::plan::plan(&options.rules, pods.iter().map(Arc::as_ref), options.hold);
     let volumes = volumes(&selected, &pods, means).await?;
     let mut findings = std::mem::take(&mut selected.findings);
     findings.append(&mut rules.findings);
@@ -231,14 +231,18 @@ impl PlannedVolume {
 }
 
 /// Finds where every claim's bytes are.
-async fn volumes(selected: &Selected, pods: &[Object], means: &Means) -> Result<Vec<PlannedVolume>, Error> {
+async fn volumes(
+    selected: &Selected,
+    pods: &[Arc<Object>],
+    means: &Means,
+) -> Result<Vec<PlannedVolume>, Error> {
     let mut planned = Vec::new();
     for (key, picked) in selected.claims() {
         let claim = &picked.seen.object;
         let volume = claim.str("/spec/volumeName").to_owned();
         let pv = selected.objects.get(&ObjectKey::new("", "PersistentVolume", "", &volume));
         let pv = pv.map_or(Value::Null, |p| p.seen.object.0.clone());
-        let mounting: Vec<&Object> = pods.iter().filter(|pod| runs(pod) && mounts(pod, key)).collect();
+        let mounting: Vec<&Arc<Object>> = pods.iter().filter(|pod| runs(pod) && mounts(pod, key)).collect();
         let is_unbound = volume.is_empty() && claim.str("/status/phase") != "Lost";
         planned.push((
             PlannedVolume {

@@ -69,13 +69,18 @@ impl RulePlan {
 }
 
 /// Plans rules for these pods. `hold` is used where a rule does not say.
-pub fn plan(rules: &[Rule], pods: &[Object], hold: Option<Duration>) -> RulePlan {
+pub fn plan<'a>(
+    rules: &[Rule],
+    pods: impl IntoIterator<Item = &'a Object>,
+    hold: Option<Duration>,
+) -> RulePlan {
+    let pods: Vec<&Object> = pods.into_iter().collect();
     let mut plan = RulePlan::default();
     for rule in rules {
         let hold = rule.hold.or(hold).unwrap_or(HOLD_MAX);
         for (steps, side) in [(&rule.pre, true), (&rule.post, false)] {
             for step in steps {
-                let targets = targets(rule, step, pods, &mut plan.findings);
+                let targets = targets(rule, step, &pods, &mut plan.findings);
                 if targets.is_empty() {
                     continue;
                 }
@@ -91,7 +96,7 @@ pub fn plan(rules: &[Rule], pods: &[Object], hold: Option<Duration>) -> RulePlan
     plan
 }
 
-fn targets(rule: &Rule, step: &Step, pods: &[Object], findings: &mut Vec<Finding>) -> Vec<Target> {
+fn targets(rule: &Rule, step: &Step, pods: &[&Object], findings: &mut Vec<Finding>) -> Vec<Target> {
     let what = format!("{} of rule {}", step.at, rule.name);
     let mut targets = Vec::new();
     for pod in pods.iter().filter(|pod| step.pods.matches(&pod.labels())) {
