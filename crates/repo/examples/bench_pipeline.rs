@@ -10,9 +10,10 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use repo::store::{StoreOptions, open};
 use repo::{
     CommitDraft, EntryKind, Env, InitOptions, Lane, ManifestEntry, Passphrase, ReaderOptions, Repository,
@@ -20,10 +21,10 @@ use repo::{
 };
 
 /// User and system time of this process so far, in seconds.
-fn cpu() -> f64 {
+fn cpu() -> (f64, f64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    (fields[11].parse::<f64>().unwrap() / 100.0, fields[12].parse::<f64>().unwrap() / 100.0)
 }
 
 /// Peak resident memory in MB since the last reset.
@@ -37,13 +38,15 @@ fn measure<T>(name: &str, bytes: u64, work: impl FnOnce() -> T) -> T {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let (start, cpu_before) = (Instant::now(), cpu());
     let result = work();
-    let (wall, used) = (start.elapsed().as_secs_f64(), cpu() - cpu_before);
+    let (wall, cpu_after) = (start.elapsed().as_secs_f64(), cpu());
+    let (user, system) = (cpu_after.0 - cpu_before.0, cpu_after.1 - cpu_before.1);
     let gb = bytes as f64 / 1e9;
     println!(
-        "{name:<26} {:>7.0} MB/s {:>6.2} s {:>6.2} CPU s/GB {:>6.0} MB peak",
+        "{name:<26} {:>7.0} MB/s {:>6.2} s {:>6.2} + {:.2} CPU s/GB {:>6.0} MB peak",
         gb * 1e3 / wall,
         wall,
-        used / gb,
+        user / gb,
+        system / gb,
         peak()
     );
     result
@@ -110,27 +113,46 @@ fn make_image(path: &Path, kind: &str, length: u64) {
     file.flush().unwrap();
 }
 
+/// Read buffers that come back when the last chunk cut from them is done: no page is asked for twice.
+#[derive(Clone, Default)]
+struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+struct Pooled(Vec<u8>, Pool);
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.1.0.lock().unwrap().push(std::mem::take(&mut self.0));
+    }
+}
+
 /// Reads a file in large pieces, cuts it, and hands the pieces on without a copy.
 fn back_up(writer: &Writer, path: &Path) -> Root {
-    const PIECE: usize = 2 << 20;
-    let file = File::open(path).unwrap();
+    const PIECE: usize = 1 << 20;
+    let (pool, file) = (Pool::default(), File::open(path).unwrap());
     let length = file.metadata().unwrap().len();
     let chunker = writer.chunker();
-    let (mut at, mut rest) = (0, BytesMut::new());
+    let (mut at, mut rest) = (0, Bytes::new());
     let mut tickets = Vec::new();
     while at < length {
         let kept = rest.len();
-        let mut buffer = BytesMut::with_capacity(PIECE);
-        buffer.extend_from_slice(&rest);
-        buffer.resize(PIECE.min(kept + (length - at) as usize), 0);
-        file.read_exact_at(&mut buffer[kept..], at).unwrap();
-        at += (buffer.len() - kept) as u64;
-        let mut piece = buffer.freeze();
+        let free = pool.0.lock().unwrap().pop();
+        let mut buffer = free.unwrap_or_else(|| vec![0; PIECE]);
+        buffer[..kept].copy_from_slice(&rest);
+        let end = PIECE.min(kept + (length - at) as usize);
+        file.read_exact_at(&mut buffer[kept..end], at).unwrap();
+        at += (end - kept) as u64;
+        let mut piece = Bytes::from_owner(Pooled(buffer, pool.clone())).slice(..end);
         while let Some(cut) = chunker.next(&piece, at == length) {
             let chunk = piece.split_to(cut);
             tickets.push((writer.chunk(Lane::Data, chunk).unwrap(), cut as u64));
         }
-        rest = BytesMut::from(&piece[..]);
+        rest = piece;
     }
     let chunks: Vec<_> =
         tickets.into_iter().map(|(ticket, length)| (ticket.wait().unwrap(), length)).collect();

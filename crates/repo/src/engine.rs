@@ -109,9 +109,11 @@ impl Engine {
         // Appending and sealing takes about a sixth of the time of compressing: one pack serves four threads.
         let data_packs = threads.div_ceil(4).max(1);
         let packs = data_packs + 1 + uploads;
-        // Two thirds for packs, the rest for plain bytes waiting.
+        // Two thirds for packs, the rest for plain bytes waiting. More of those than keeps the threads busy
+        // would only be memory.
         let pack_bytes = (options.memory_bytes / 3 * 2 / packs).clamp(1 << 20, PACK_BYTES);
-        let budget = options.memory_bytes.saturating_sub(packs * pack_bytes).max(4 << 20);
+        let waiting_max = (threads * (1 << 20)).max(8 << 20);
+        let budget = options.memory_bytes.saturating_sub(packs * pack_bytes).clamp(4 << 20, waiting_max);
         let buffers = unbounded();
         for _ in 0..packs {
             // Empty: each is reserved when first used.

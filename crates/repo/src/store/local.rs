@@ -8,11 +8,13 @@
 //! The directory may be writable by others than its owner, so nothing in it is trusted: every component below
 //! the root is opened without following symbolic links, and what is not a regular file is refused.
 //! What a crash leaves in `tmp/` is never listed or read.
+//!
+//! Packs are written past the page cache (`direct.rs`): they would only push out what others need.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -24,6 +26,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::direct::Direct;
 use super::{Object, Put, Store, StoreError, check_key, range_end};
 
 /// Where puts are staged.
@@ -40,6 +43,7 @@ pub struct LocalStore {
     url: String,
     open_files: Mutex<VecDeque<(String, Arc<File>)>>,
     staged: AtomicU64,
+    direct: Direct,
     /// Whether to try hard links first; always, but in the test of what comes without them.
     hard_links: bool,
 }
@@ -65,6 +69,7 @@ impl LocalStore {
                 url,
                 open_files: Mutex::default(),
                 staged: AtomicU64::new(0),
+                direct: Direct::default(),
                 hard_links: true,
             }),
         }
@@ -176,8 +181,8 @@ impl LocalStore {
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(self.error(key, "create a file in tmp/", errno)),
                 Ok(fd) => {
-                    let mut file = File::from(fd);
-                    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+                    let file = File::from(fd);
+                    let written = self.direct.write(&file, bytes).and_then(|()| file.sync_all());
                     if let Err(error) = written {
                         unstage(tmp, &name);
                         return Err(self.io_error(key, "write", &error));

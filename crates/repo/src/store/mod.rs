@@ -15,6 +15,7 @@
 //! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`mem`] (tests and the demo).
 //! Wrappers, usable from the tests of other crates: [`retry`], [`record`], [`faulty`].
 
+mod direct;
 pub mod faulty;
 pub mod local;
 pub mod mem;
