@@ -2,16 +2,24 @@
 //!
 //! Every test here is named `s3_…`, so that a run without a service can leave them out by name; started
 //! without one they fail and say how to run them.
-#![allow(clippy::panic, reason = "a test that cannot run fails and says why")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test that cannot run fails and says why")]
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use repo::check::{CheckOptions, check};
 use repo::store::record::{Record, Verb};
 use repo::store::retry::RetryPolicy;
 use repo::store::{Put, S3Options, Store, StoreError, StoreOptions, list_all, open, s3::S3Store, suite};
+use repo::{
+    CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, ReaderOptions,
+    Repository, WriterOptions,
+};
 
 fn variable(name: &str) -> String {
     std::env::var(name)
@@ -140,4 +148,88 @@ fn s3_an_error_of_the_callback_is_the_callers() {
     store.put("a", Bytes::new()).unwrap();
     let theirs = || StoreError::Other { key: "mine".into(), url: String::new(), reason: "stop".into() };
     assert_eq!(store.list("", &mut |_| Err(theirs())).unwrap_err().key(), "mine");
+}
+
+/// Writes two points into a new repository, checks it and reads it back with a reader of its own.
+fn live_in(place: &str) {
+    let open = || open(&format!("s3://{place}"), &impatient(options())).unwrap();
+    let (env, passphrase) = (Env::real(), Passphrase::new("x"));
+    let init = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+    let repo = Repository::init(open(), &passphrase, &init, &env).unwrap();
+    assert!(Repository::init(open(), &passphrase, &init, &env).is_err(), "there is one now");
+    let mut content = vec![0; 40_000_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut content);
+    for point in 0..2_u64 {
+        let writer = repo.writer(WriterOptions::default()).unwrap();
+        let mut stream = writer.stream(Lane::Data);
+        stream.write_all(&content).unwrap();
+        let root = stream.finish().unwrap();
+        let figures = BTreeMap::from([("point".to_owned(), point)]);
+        let manifest = vec![ManifestEntry { name: "a".into(), kind: EntryKind::Bytes, root, figures }];
+        writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() }).unwrap();
+    }
+    let repo = Repository::open(open(), &passphrase, &env).unwrap();
+    let report = check(&repo, &CheckOptions { read_data: true, ..CheckOptions::default() }, &()).unwrap();
+    assert_eq!(report.findings, []);
+    assert!(report.counts.bytes_read >= 40_000_000 && report.counts.commits == 2);
+    let reader = repo.reader(ReaderOptions::default()).unwrap();
+    for id in repo.commit_ids().unwrap() {
+        let entry = reader.manifest(&id).unwrap().remove(0);
+        assert!(reader.bytes(&entry.root, 1 << 30).unwrap() == content);
+    }
+}
+
+#[test]
+fn s3_a_repository_lives_in_a_bucket() {
+    live_in(&place("repository"));
+}
+
+/// A signed request of our own, for what a repository never asks.
+fn curl(method: &str, path: &str, more: &[&str]) -> (bool, String) {
+    let user = format!("{}:{}", variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
+    let output = Command::new("curl")
+        .args([
+            "-sS",
+            "--fail-with-body",
+            "--aws-sigv4",
+            "aws:amz:us-east-1:s3",
+            "--user",
+            &user,
+            "-X",
+            method,
+        ])
+        // curl signs a body that it does not name; the service wants the name.
+        .args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"])
+        .args(more)
+        .arg(format!("{}/{path}", variable("HOLDFAST_TEST_S3_ENDPOINT")))
+        .output()
+        .expect("curl");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// R1: a bucket in which nothing can be replaced or removed for a day works as it is.
+#[test]
+fn s3_a_worm_bucket_holds_a_repository() {
+    let bucket = format!("{}-worm-{}", variable("HOLDFAST_TEST_S3_BUCKET"), std::process::id());
+    let (made, said) = curl("PUT", &bucket, &["-H", "x-amz-bucket-object-lock-enabled: true"]);
+    assert!(made, "{said}");
+    let retention = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+                     <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+    let (set, said) = curl("PUT", &format!("{bucket}?object-lock="), &["--data-binary", retention]);
+    assert!(set, "{said}");
+    live_in(&format!("{bucket}/repository"));
+
+    // That the bucket is what it should be: a version of a pack cannot be removed.
+    let store = S3Store::new(&format!("{bucket}/repository"), &options()).unwrap();
+    let pack = list_all(&store, "packs/").unwrap().remove(0).key;
+    // (curl signs a query as it is: sorted, every name with its sign, every slash encoded.)
+    let query = format!("prefix=repository/{pack}").replace('/', "%2F");
+    let (listed, versions) = curl("GET", &format!("{bucket}?{query}&versions="), &[]);
+    let version = versions.split_once("<VersionId>").and_then(|(_, rest)| rest.split_once("</VersionId>"));
+    assert!(listed && version.is_some(), "{versions}");
+    let (version, _) = version.unwrap();
+    let (removed, said) = curl("DELETE", &format!("{bucket}/repository/{pack}?versionId={version}"), &[]);
+    assert!(!removed, "{said}");
+    assert!(store.get(&pack).is_ok());
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
@@ -103,6 +103,9 @@ impl S3Store {
             .with_virtual_hosted_style_request(options.virtual_hosted)
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
+            // Buckets with a default retention (WORM) take no put without a checksum. It costs nothing: the
+            // signature needs the same hash.
+            .with_checksum_algorithm(Checksum::SHA256)
             // Deletes are rare, and not every service has the call that takes many keys.
             .with_disable_bulk_delete(true)
             .with_http_connector(WatchedConnector);
