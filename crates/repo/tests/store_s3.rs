@@ -203,7 +203,7 @@ fn curl(method: &str, path: &str, more: &[&str]) -> (bool, String) {
         .args(more)
         .arg(format!("{}/{path}", variable("HOLDFAST_TEST_S3_ENDPOINT")))
         .output()
-        .expect("curl");
+        .unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
