@@ -15,10 +15,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use crate::crypto::ChunkIds;
 use crate::env::Cancel;
 use crate::error::Error;
-use crate::id::{ChunkId, PackId, SegmentId};
-use crate::index::{Index, PackSet, Segment, SegmentChunk};
+use crate::id::{ChunkId, PackId};
+use crate::index::{Index, PackSet, Segment};
 use crate::monitor::Counts;
 use crate::pack::{Compressor, Lane, PACK_BYTES, PackBuilder, PackEntry, pack_bytes_at_most};
+use crate::reindex;
 use crate::repo::Repository;
 use crate::writer::WriterOptions;
 
@@ -400,21 +401,10 @@ impl Engine {
             return Ok(());
         }
         let mut segment = Segment::default();
-        for (number, pack) in packs.into_iter().enumerate() {
-            segment.packs.push((pack.id, pack.size));
-            segment.chunks.extend(pack.entries.into_iter().map(|entry| SegmentChunk {
-                id: entry.id,
-                pack: number as u32,
-                offset: entry.offset,
-                sealed: entry.sealed,
-                plain: entry.plain,
-            }));
+        for pack in packs {
+            reindex::add(&mut segment, pack.id, pack.size, pack.entries);
         }
-        let body = segment.encode()?;
-        drop(segment);
-        let bytes = Bytes::from(self.repo.secrets().seal_segment(&body, self.repo.env())?);
-        let id = SegmentId(*blake3::hash(&bytes).as_bytes());
-        self.repo.put_content(&id.key(), bytes)
+        reindex::put_segment(&self.repo, segment)
     }
 
     /// All chunks into packs, all packs acknowledged, all of them named by a segment.

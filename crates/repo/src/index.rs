@@ -243,13 +243,22 @@ const FETCHERS: usize = 8;
 impl Index {
     /// Reads all segments of the store.
     pub(crate) fn load(store: &dyn Store, keys: &Keys) -> Result<Index, Error> {
-        let mut names = Vec::new();
+        let (mut names, mut bytes) = (Vec::new(), 0);
         store.list(INDEX, &mut |object| {
             // A foreign name in the folder is for `check` to report; it can name no chunk for us.
-            names.extend(SegmentId::from_key(&object.key));
+            if let Some(name) = SegmentId::from_key(&object.key) {
+                names.push(name);
+                bytes += object.size;
+            }
             Ok(())
         })?;
-        let merged = Mutex::new((Index::default(), HashMap::new()));
+        // The sizes tell how many lines there will be: growing step by step would take twice the memory.
+        let mut index = Index::default();
+        let lines = usize::try_from(bytes).unwrap_or(0) / CHUNK_LEN;
+        if index.lines.try_reserve_exact(lines).is_err() {
+            return Err(Error::failed(format!("an index of {lines} chunks does not fit into memory")));
+        }
+        let merged = Mutex::new((index, HashMap::new()));
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let next = AtomicUsize::new(0);
         let fetch = || {
@@ -309,7 +318,6 @@ impl Index {
             });
             numbers.push(number);
         }
-        self.lines.reserve(view.chunks.len());
         let outcome = view.chunks(|chunk| {
             let (high, low) = key_of(&chunk.id);
             let place = u64::from(chunk.offset) << 37
@@ -332,7 +340,6 @@ impl Index {
         let whole = |line: &Line| (line.high, line.low, line.pack, line.place);
         self.lines.sort_unstable_by_key(whole);
         self.lines.dedup_by_key(|line| whole(line));
-        self.lines.shrink_to_fit();
         self.by_id = (0..self.packs.len() as u32).collect();
         let packs = &self.packs;
         self.by_id.sort_unstable_by_key(|number| packs[*number as usize].0);

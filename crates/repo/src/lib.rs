@@ -29,6 +29,7 @@ pub mod monitor;
 pub mod object;
 pub mod pack;
 pub mod reader;
+pub mod reindex;
 mod repo;
 pub mod stats;
 pub mod store;

@@ -221,10 +221,9 @@ impl Trailer {
 
     /// From the last bytes of a pack of `size` bytes.
     pub fn parse(bytes: &[u8], size: u64) -> Result<Trailer, String> {
-        let Some((rest, trailer)) = bytes.split_last_chunk::<TRAILER_LEN>() else {
+        let Some((_, trailer)) = bytes.split_last_chunk::<TRAILER_LEN>() else {
             return Err("it is too short for a pack".into());
         };
-        let _ = rest;
         if !trailer.ends_with(TRAILER_MAGIC) {
             return Err("it does not end as a pack".into());
         }

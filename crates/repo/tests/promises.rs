@@ -637,3 +637,50 @@ fn a_reader_that_is_stopped_says_so() {
     let stopped = std::iter::from_fn(|| stream.next_chunk().transpose()).find_map(Result::err);
     assert!(matches!(stopped, Some(Error::Cancelled)));
 }
+
+// --- The index can always be made again ---
+
+#[test]
+fn a_lost_or_damaged_index_is_made_again_from_the_packs_with_any_key() {
+    let (store, repo) = fresh();
+    let content = noise(1, 1_500_000);
+    let info = commit(&repo, &[("s", &content)]).unwrap();
+    repo.add_key(&Passphrase::new("agent"), Capability::Put, "agent", Kdf::cheap()).unwrap();
+    let agent =
+        Repository::open(Arc::new(store.clone()), &Passphrase::new("agent"), &Env::fixed(2, 2)).unwrap();
+    let nothing = repo::reindex::reindex(&agent, &Cancel::new(), &()).unwrap();
+    assert_eq!((nothing.done.packs_named, nothing.done.segments, nothing.findings), (0, 0, vec![]));
+
+    let segment = store.snapshot().into_keys().find(|key| key.starts_with("index/")).unwrap();
+    for changed in [None, Some(Bytes::from_static(b"rubbish"))] {
+        store.tamper(&segment, changed);
+        assert!(reader(&repo).manifest(&info.id).unwrap_err().is_damage());
+        let made = repo::reindex::reindex(&agent, &Cancel::new(), &()).unwrap();
+        assert_eq!((made.done.packs_named, made.done.segments, made.findings), (made.done.packs, 1, vec![]));
+        assert_eq!(read_back(&reader(&repo), &info.id).unwrap(), owned(&[("s", &content)]));
+        for key in store.snapshot().into_keys().filter(|key| key.starts_with("index/") && *key != segment) {
+            store.delete(&key).unwrap();
+        }
+    }
+    // A pack without a readable directory is told, and does not keep the others from being named.
+    let pack = store.snapshot().into_keys().find(|key| key.starts_with("packs/")).unwrap();
+    let cut = store.get(&pack).unwrap();
+    store.tamper(&pack, Some(cut.slice(..cut.len() - 5)));
+    let made = repo::reindex::reindex(&agent, &Cancel::new(), &()).unwrap();
+    assert_eq!(made.findings.len(), 1);
+    assert_eq!((made.findings[0].what.as_str(), made.done.packs_named), (pack.as_str(), made.done.packs - 1));
+}
+
+#[test]
+fn what_a_killed_write_stored_serves_the_next_once_it_is_named() {
+    let (base, _) = fresh();
+    let content = noise(3, 4_000_000);
+    let counted = Arc::new(Faulty::new(MemStore::from_snapshot(base.snapshot()), Faults::default()));
+    commit(&reopen(counted.clone(), 1), &[("s", &content)]).unwrap();
+    // All packs land, their index does not.
+    let faults = Faults { die_after_changes: Some(counted.changes() - 2), ..Faults::default() };
+    commit(&reopen(Faulty::new(base.clone(), faults), 1), &[("s", &content)]).unwrap_err();
+    let repo = reopen(base, 2);
+    assert!(repo::reindex::reindex(&repo, &Cancel::new(), &()).unwrap().done.chunks_named > 10_000);
+    assert_eq!(commit(&repo, &[("s", &content)]).unwrap().summary.figures["bytes_new_plain"], 0);
+}
