@@ -187,6 +187,27 @@ fn the_same_volume_read_by_any_number_of_threads_is_the_same_tree() {
 }
 
 #[test]
+fn small_files_with_several_names_lie_between_small_files_with_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    for n in 0..400 {
+        fs::write(from.join(format!("{n:03}")), noise(n, 100 + n as usize)).unwrap();
+        if n % 3 == 0 {
+            fs::hard_link(from.join(format!("{n:03}")), from.join(format!("{:03} too", n * 7 % 400)))
+                .unwrap();
+        }
+    }
+    fs::write(from.join("200 large"), noise(9, 2_000_000)).unwrap();
+    fs::hard_link(from.join("200 large"), from.join("100 large")).unwrap();
+    let depot = depot();
+    let saved = depot.save(&from);
+    let to = dir.path().join("to");
+    depot.load(&saved, &to);
+    assert_same(&from, &to);
+}
+
+#[test]
 fn one_file_is_a_volume_too() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("disk.img");

@@ -35,8 +35,10 @@ pub(super) struct Lay<'a> {
     links: HashMap<((u32, u32), u64), Link>,
 
     cutter: Cutter,
-    /// Bytes of the run so far.
+    /// Bytes of the run so far, as the entries count them.
     laid: u64,
+    /// And as they were handed to the cutter.
+    fed: u64,
     /// Chunks of the run that waiting entries may lie in.
     chunks: VecDeque<Chunk>,
     /// Where the last of them ends.
@@ -108,6 +110,7 @@ impl<'a> Lay<'a> {
             links: HashMap::new(),
             cutter: Cutter::new(readers.writer.chunker()),
             laid: 0,
+            fed: 0,
             chunks: VecDeque::new(),
             cut_to: 0,
             waiting: VecDeque::new(),
@@ -150,8 +153,10 @@ impl<'a> Lay<'a> {
                     if let Some((buffer, used)) = bytes {
                         let (writer, chunks, cut_to) =
                             (self.readers.writer, &mut self.chunks, &mut self.cut_to);
+                        self.fed += used as u64;
                         self.cutter.feed(buffer, used, &mut |chunk| submit(writer, chunks, cut_to, chunk))?;
                     }
+                    self.in_step()?;
                     self.settle(false)?;
                 }
                 Ok(Part::Chunk(ticket, length)) => self.large(vec![(ticket, length)], parts)?,
@@ -165,6 +170,11 @@ impl<'a> Lay<'a> {
                 }
             }
         }
+    }
+
+    /// Where entries believe their bytes are is where they are.
+    fn in_step(&self) -> Result<(), Error> {
+        if self.laid == self.fed { Ok(()) } else { Err(Error::CutShort { what: "a run of small files" }) }
     }
 
     fn item(&mut self, item: Item) -> Result<(), Error> {
@@ -202,6 +212,7 @@ impl<'a> Lay<'a> {
             let none = BTreeMap::new();
             return self.wait(TreeEntry { path, kind, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: none }, 0);
         }
+        self.in_step()?;
         let before = self.figures.files;
         let parent = path.len().saturating_sub(name.as_bytes().len() + 1);
         let (parts, receiver) = bounded(16);

@@ -125,6 +125,8 @@ impl Readers<'_> {
             return piece.special(dir, &name, path, &meta);
         }
         if meta.nlink > 1 && defer {
+            // It may be read while this item is laid, so the bytes of those before it must be laid already.
+            piece.send(parts)?;
             let linked = Linked { dir: dir.clone(), name, path, meta, previous };
             return piece.push(Item::Linked(Box::new(linked)));
         }
