@@ -54,3 +54,72 @@ impl Cutter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use repo::{Env, InitOptions, Kdf, Passphrase, Repository, WriterOptions};
+
+    use super::super::pool::{BODY, Pool};
+    use super::*;
+
+    fn chunker() -> repo::Chunker {
+        let store = Arc::new(repo::store::mem::MemStore::new());
+        let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+        let repo = Repository::init(store, &Passphrase::new("x"), &options, &Env::fixed(0, 1)).unwrap();
+        repo.writer(WriterOptions::default()).unwrap().chunker()
+    }
+
+    /// Text, noise and zeros: cuts that are found, and cuts that are forced.
+    fn content(length: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        (0..length)
+            .map(|at| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                match at / 700_000 % 3 {
+                    0 => (state >> 60) as u8,
+                    1 => (state >> 56) as u8,
+                    _ => 0,
+                }
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn cuts_do_not_depend_on_how_the_bytes_came_in(
+            length in 0..4_000_000usize,
+            helpings in prop::collection::vec(prop_oneof![1..2_000usize, 1..BODY, Just(BODY)], 1..40),
+        ) {
+            let (chunker, pool, bytes) = (chunker(), Pool::default(), content(length));
+            let mut whole = Vec::new();
+            let mut rest = bytes.as_slice();
+            while let Some(cut) = chunker.next(rest, true) {
+                whole.push(cut);
+                rest = &rest[cut..];
+            }
+            let (mut cutter, mut cuts, mut at) = (Cutter::new(chunker), Vec::new(), 0);
+            let mut emit = |chunk: Bytes| {
+                let start: usize = cuts.iter().sum();
+                assert!(chunk == bytes[start..start + chunk.len()]);
+                cuts.push(chunk.len());
+                Ok::<(), ()>(())
+            };
+            for helping in helpings.iter().cycle() {
+                let part = &bytes[at..bytes.len().min(at + helping)];
+                if part.is_empty() {
+                    break;
+                }
+                let mut buffer = pool.take();
+                buffer.body()[..part.len()].copy_from_slice(part);
+                cutter.feed(buffer, part.len(), &mut emit).unwrap();
+                at += part.len();
+            }
+            cutter.finish(&mut emit).unwrap();
+            prop_assert_eq!(cuts, whole);
+        }
+    }
+}

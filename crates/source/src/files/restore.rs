@@ -13,24 +13,26 @@
 //! inherits one: every file gets the ACL it had, or none.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_channel::{Sender, bounded};
-use repo::{Cancel, Content, Finding, NodeKind, Outcome, Progress, Reader, Root, TreeEntry};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use crossbeam_channel::bounded;
+use repo::{Cancel, Finding, NodeKind, Outcome, Progress, Reader, Root, TreeEntry};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::fill::{self, Large, Layout, Move, Small, Tally, Work};
+use super::fill::Tally;
 use super::findings::Findings;
-use super::place::{self, Descent, Partials, plain_name, split};
+use super::finish::Finishing;
+use super::place::Partials;
+use super::placing::Placing;
+use super::plan::Plan;
 use super::select::Select;
-use super::settle::{DEFAULT_ACL, Settle, Shortfalls, handle};
-use super::{SMALL, mirror, shown, sys, threads};
+use super::settle::{Settle, Shortfalls};
+use super::{mirror, shown, sys, threads};
 
 /// What to do with what the target holds already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,15 +157,7 @@ pub(super) fn restore_entries<'e>(
             let (shared, queue) = (&shared, queue.clone());
             scope.spawn(move || shared.serve(&queue));
         }
-        let placing = Placing {
-            shared: &shared,
-            work,
-            batch: Vec::new(),
-            batch_chunks: 0,
-            blocked: &mut blocked,
-            done: &mut done,
-        };
-        placing.run(entries(), dir.clone());
+        Placing::new(&shared, work, &mut blocked, &mut done).run(entries(), dir.clone());
     });
     shared.ended()?;
 
@@ -180,7 +174,7 @@ pub(super) fn restore_entries<'e>(
             ));
         }
     }
-    Settling { shared: &shared, blocked: &blocked, done: &mut done, root: dir.clone() }.run(entries(), &dir);
+    Finishing { shared: &shared, blocked: &blocked, done: &mut done, root: dir.clone() }.run(entries(), &dir);
     shared.ended()?;
     rustix::fs::syncfs(&dir).map_err(|e| shared.fatal_error(e, "flush what was written"))?;
 
@@ -217,87 +211,6 @@ fn open_target(target: &Path, existing: Existing) -> Result<Arc<OwnedFd>, Error>
         }
     }
     Ok(Arc::new(dir))
-}
-
-/// What is known of a tree before anything is written.
-struct Plan {
-    entries: u64,
-    bytes: u64,
-    /// What hard links lead to, to be marked when it is there. Grows with the hard links only.
-    link_targets: HashMap<Vec<u8>, bool>,
-    last: Option<Vec<u8>>,
-    /// Why the tree cannot be read beyond these entries.
-    cut: Option<repo::Error>,
-}
-
-/// Whether a part of the stream is gone or damaged, so that what comes before it is still good; as
-/// opposed to a stream that arrived well and says what no tree says.
-fn lost_in_store(error: &repo::Error) -> bool {
-    match error {
-        repo::Error::Damaged { object, .. } => object.starts_with(repo::id::PACKS),
-        error => error.is_damage(),
-    }
-}
-
-impl Plan {
-    fn make(entries: Entries<'_>, cancel: &Cancel) -> Result<Plan, Error> {
-        let mut plan = Plan { entries: 0, bytes: 0, link_targets: HashMap::new(), last: None, cut: None };
-        // The directories on the way down to the last entry.
-        let mut way: Vec<Vec<u8>> = vec![Vec::new()];
-        for entry in entries {
-            cancel.check()?;
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(error) if plan.entries > 0 && lost_in_store(&error) => {
-                    plan.cut = Some(error);
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let refuse = |what: &str| Error::Refused { path: shown(&entry.path), what: what.into() };
-            if let Some(last) = &plan.last
-                && repo::walk_order(last, &entry.path) != std::cmp::Ordering::Less
-            {
-                return Err(refuse("it is named twice or out of order"));
-            }
-            if !entry.path.is_empty() {
-                let (parent, name) = split(&entry.path);
-                plain_name(name).map_err(refuse)?;
-                while way.last().is_some_and(|at| at != parent) {
-                    way.pop();
-                }
-                if way.is_empty() {
-                    return Err(refuse("its parent is no directory of the tree"));
-                }
-            } else if entry.kind != NodeKind::Directory {
-                return Err(refuse("the root of the tree is no directory"));
-            }
-            match &entry.kind {
-                NodeKind::Directory if entry.path.is_empty() => {}
-                NodeKind::Directory => way.push(entry.path.clone()),
-                NodeKind::File { content, .. } => {
-                    if !fill::adds_up(&entry.kind) {
-                        return Err(refuse("its size, content and holes do not add up"));
-                    }
-                    plan.bytes = plan.bytes.saturating_add(content.length());
-                }
-                NodeKind::HardLink { target } => {
-                    let earlier = repo::walk_order(target, &entry.path) == std::cmp::Ordering::Less;
-                    if !earlier || target.is_empty() {
-                        return Err(refuse("it repeats a file that does not come before it"));
-                    }
-                    plan.link_targets.insert(target.clone(), false);
-                }
-                NodeKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
-                    return Err(refuse("it points nowhere"));
-                }
-                _ => {}
-            }
-            plan.entries += 1;
-            plan.last = Some(entry.path);
-        }
-        Ok(plan)
-    }
 }
 
 /// Why one entry is not in the target.
@@ -358,7 +271,7 @@ impl Shared<'_> {
         lock(&self.findings).push(finding);
     }
 
-    fn end(&self, error: Error) {
+    pub fn end(&self, error: Error) {
         lock(&self.fatal).get_or_insert(error);
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -442,416 +355,6 @@ impl Shared<'_> {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.found(Finding::error(code, shown(path), message));
-    }
-}
-
-/// How many files, and chunks of them, are filled by one thread at a time.
-const BATCH_FILES: usize = 128;
-const BATCH_CHUNKS: usize = 16;
-/// How many bytes of a large file are one range.
-const RANGE_BYTES: u64 = 2 * 1024 * 1024;
-
-/// The second step: everything but hard links and the attributes of directories.
-struct Placing<'a, 's> {
-    shared: &'a Shared<'s>,
-    work: Sender<Work>,
-    batch: Vec<Small>,
-    batch_chunks: usize,
-    /// Directories that could not be made.
-    blocked: &'a mut BTreeSet<Vec<u8>>,
-    done: &'a mut Restored,
-}
-
-impl Placing<'_, '_> {
-    fn run(mut self, entries: Entries<'_>, target: Arc<OwnedFd>) {
-        let outcome = self.place(entries, target);
-        self.send_batch();
-        if let Err(error) = outcome {
-            self.shared.end(error);
-        }
-    }
-
-    fn place(&mut self, entries: Entries<'_>, target: Arc<OwnedFd>) -> Result<(), Error> {
-        let lost = |e| self.shared.fatal_error(e, "find the way back in");
-        let mut descent = Descent::new(target.clone()).map_err(lost)?;
-        let mut blocked: Option<Vec<u8>> = None;
-        for entry in entries {
-            let entry = entry?;
-            if self.shared.stopped() {
-                return Ok(());
-            }
-            if entry.path.is_empty() {
-                // The target stands for it.
-                drop_default_acl(&target);
-                self.done.directories += 1;
-                self.shared.progress.add(1, 0);
-                continue;
-            }
-            if blocked.as_ref().is_some_and(|blocked| is_below(&entry.path, blocked)) {
-                self.shared.tally.failed.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
-            let (parent, name) = split(&entry.path);
-            let refuse = |what: &str| Error::Refused { path: shown(&entry.path), what: what.into() };
-            let name = plain_name(name).map_err(refuse)?;
-            let lost = |e| self.shared.fatal_error(e, "find the way back in");
-            let dir = descent.climb(parent, &mut |_| {}).map_err(lost)?;
-            let Some(dir) = dir else {
-                return Err(refuse("its parent is no directory of the tree"));
-            };
-            let path = entry.path.clone();
-            match self.one(&dir, name, entry) {
-                Ok(Some(fd)) => descent.enter(&path, fd).map_err(lost)?,
-                Ok(None) => {}
-                Err((what, trouble)) => {
-                    self.shared.not_restored(&path, trouble);
-                    if what == What::Directory {
-                        self.blocked.insert(path.clone());
-                        blocked = Some(path);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes one entry, or sees to it that it is made. A directory is returned, to go into.
-    fn one(
-        &mut self,
-        dir: &Arc<OwnedFd>,
-        name: CString,
-        entry: TreeEntry,
-    ) -> Result<Option<OwnedFd>, (What, Trouble)> {
-        let shared = self.shared;
-        let other = |trouble| (What::Other, trouble);
-        match &entry.kind {
-            NodeKind::Directory => {
-                let fd = self.directory(dir, &name, &entry).map_err(|trouble| (What::Directory, trouble))?;
-                self.done.directories += 1;
-                shared.progress.add(1, 0);
-                return Ok(Some(fd));
-            }
-            NodeKind::HardLink { .. } => return Ok(None),
-            NodeKind::File { content, .. } => {
-                let small = matches!(content, Content::Extents(_)) && content.length() <= SMALL;
-                if small {
-                    self.small(dir, name, entry)
-                } else {
-                    self.large(dir, name, entry).map_err(other)?
-                }
-                return Ok(None);
-            }
-            NodeKind::Symlink { target } => {
-                shared
-                    .make(dir, &name, |name| rustix::fs::symlinkat(target.as_slice(), dir, name))
-                    .map_err(other)?;
-                self.settle_made(dir, &name, FileType::Symlink, &entry).map_err(other)?;
-                self.done.symlinks += 1;
-            }
-            special => {
-                let (kind, (major, minor)) = match special {
-                    NodeKind::CharDevice { major, minor } => (FileType::CharacterDevice, (*major, *minor)),
-                    NodeKind::BlockDevice { major, minor } => (FileType::BlockDevice, (*major, *minor)),
-                    NodeKind::Socket => (FileType::Socket, (0, 0)),
-                    _ => (FileType::Fifo, (0, 0)),
-                };
-                let mode = Mode::RUSR | Mode::WUSR;
-                let device = rustix::fs::makedev(major, minor);
-                match shared.make(dir, &name, |name| rustix::fs::mknodat(dir, name, kind, mode, device)) {
-                    Err(Trouble::Os(e @ Errno::PERM)) => {
-                        let why = || format!("a device node cannot be made ({e})");
-                        let advice = "run as root to restore device nodes";
-                        shared.settle.shortfalls.add("device-not-made", &entry.path, why, advice);
-                        shared.tally.failed.fetch_add(1, Ordering::Relaxed);
-                        return Ok(None);
-                    }
-                    other_outcome => other_outcome.map_err(other)?,
-                }
-                self.settle_made(dir, &name, kind, &entry).map_err(other)?;
-                self.done.others += 1;
-            }
-        }
-        shared.progress.add(1, 0);
-        Ok(None)
-    }
-
-    /// Settles what was just made and is not opened. Only something of its kind gets its attributes, not
-    /// what somebody may have put in its place.
-    fn settle_made(
-        &self,
-        dir: &Arc<OwnedFd>,
-        name: &CString,
-        kind: FileType,
-        entry: &TreeEntry,
-    ) -> Result<(), Trouble> {
-        let made = handle(dir, name)?;
-        if sys::stat_fd(&made)?.kind != kind {
-            return Err(Trouble::Os(Errno::EXIST));
-        }
-        self.shared.settle.handle(&made, entry, kind != FileType::Symlink)?;
-        Ok(())
-    }
-
-    fn directory(&self, dir: &Arc<OwnedFd>, name: &CString, entry: &TreeEntry) -> Result<OwnedFd, Trouble> {
-        let shared = self.shared;
-        match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
-            Ok(()) => return Ok(place::open_dir(dir, name)?),
-            Err(Errno::EXIST) if shared.replace || entry.path == b"lost+found" => {}
-            Err(e) => return Err(e.into()),
-        }
-        let fd = match place::open_dir(dir, name) {
-            Err(Errno::NOTDIR | Errno::LOOP) if shared.replace => {
-                // Not a directory, and the tree says it is one.
-                rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
-                rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
-                place::open_dir(dir, name)?
-            }
-            other => other?,
-        };
-        // So that we may work in it even without being root; settling puts the mode right.
-        let meta = sys::stat_fd(&fd)?;
-        if meta.mode & 0o700 != 0o700 {
-            let _ = rustix::fs::fchmod(&fd, Mode::from_raw_mode(meta.mode | 0o700));
-        }
-        drop_default_acl(&fd);
-        Ok(fd)
-    }
-
-    fn small(&mut self, dir: &Arc<OwnedFd>, name: CString, entry: TreeEntry) {
-        let moves = moves_of_extents(&entry.kind);
-        let shared_with_last = match (self.batch.last().and_then(|last| last.moves.last()), moves.first()) {
-            (Some(last), Some(first)) => last.chunk == first.chunk,
-            _ => true,
-        };
-        let full = self.batch_chunks >= BATCH_CHUNKS || self.batch.len() >= BATCH_FILES;
-        if (full && !shared_with_last) || self.batch.len() >= 4 * BATCH_FILES {
-            self.send_batch();
-        }
-        self.batch_chunks += moves.len() - usize::from(shared_with_last && !moves.is_empty());
-        self.batch.push(Small { dir: dir.clone(), name, entry, moves });
-    }
-
-    fn send_batch(&mut self) {
-        self.batch_chunks = 0;
-        let batch = std::mem::take(&mut self.batch);
-        if !batch.is_empty() {
-            // Nobody takes it only if all threads are gone, which they are not while we hold the sender.
-            let _ = self.work.send(Work::Small(batch));
-        }
-    }
-
-    fn large(&mut self, dir: &Arc<OwnedFd>, name: CString, entry: TreeEntry) -> Result<(), Trouble> {
-        let shared = self.shared;
-        let NodeKind::File { size, content, holes, .. } = &entry.kind else { return Ok(()) };
-        let (size, content, holes) = (*size, content.clone(), holes.clone());
-        let made = shared.create(dir, &name, true)?;
-        let file = Arc::new(Large {
-            dir: dir.clone(),
-            name,
-            made,
-            entry,
-            open: AtomicUsize::new(1),
-            failed: Mutex::new(None),
-        });
-        let done = self.hand_out(&file, size, &content, &holes);
-        shared.range_done(&file, done);
-        Ok(())
-    }
-
-    fn hand_out(
-        &self,
-        file: &Arc<Large>,
-        size: u64,
-        content: &Content,
-        holes: &[(u64, u64)],
-    ) -> Result<(), Trouble> {
-        rustix::fs::ftruncate(&file.made.fd, size)?;
-        let mut layout = Layout::new(holes);
-        let (mut moves, mut bytes) = (Vec::new(), 0);
-        let send = |moves: &mut Vec<Move>| {
-            file.open.fetch_add(1, Ordering::AcqRel);
-            self.work.send(Work::Range(file.clone(), std::mem::take(moves))).map_err(|_| Trouble::Stopped)
-        };
-        let root = match content {
-            Content::Extents(extents) => {
-                for extent in extents {
-                    layout.place(extent.chunk, extent.offset, extent.length, &mut moves);
-                }
-                return send(&mut moves);
-            }
-            Content::Stream(root) => root,
-        };
-        for leaf in self.shared.reader.extents(root) {
-            let leaf = leaf?;
-            if self.shared.stopped() {
-                return Err(Trouble::Stopped);
-            }
-            layout.place(leaf.id, 0, leaf.length, &mut moves);
-            bytes += u64::from(leaf.length);
-            if bytes >= RANGE_BYTES {
-                send(&mut moves)?;
-                bytes = 0;
-            }
-        }
-        if moves.is_empty() { Ok(()) } else { send(&mut moves) }
-    }
-}
-
-#[derive(PartialEq, Eq)]
-enum What {
-    Directory,
-    Other,
-}
-
-/// Where the content of a small file goes.
-fn moves_of_extents(kind: &NodeKind) -> Vec<Move> {
-    let mut moves = Vec::new();
-    if let NodeKind::File { content: Content::Extents(extents), holes, .. } = kind {
-        let mut layout = Layout::new(holes);
-        for extent in extents {
-            layout.place(extent.chunk, extent.offset, extent.length, &mut moves);
-        }
-    }
-    moves
-}
-
-fn is_below(path: &[u8], directory: &[u8]) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.starts_with(b"/"))
-}
-
-/// Nothing created from here on shall inherit an ACL. What the tree says of it is set when the directory
-/// is settled.
-fn drop_default_acl(dir: &OwnedFd) {
-    // Absent, unknown to the file system, or not ours to change: then there is none to inherit, or the
-    // mode of every file is compared after it is set anyway.
-    let _ = rustix::fs::fremovexattr(dir, DEFAULT_ACL);
-}
-
-impl Shared<'_> {
-    /// Makes something that is whole at once, in place of what is there if that is wanted.
-    pub fn make(
-        &self,
-        dir: &Arc<OwnedFd>,
-        name: &CString,
-        mut make: impl FnMut(&std::ffi::CStr) -> Result<(), Errno>,
-    ) -> Result<(), Trouble> {
-        if !self.replace {
-            return Ok(make(name)?);
-        }
-        let (partial, ()) = self.partials.make(make)?;
-        self.rename(dir, &partial, name)
-    }
-}
-
-/// The last step: hard links, and directories on the way out of them.
-struct Settling<'a, 's> {
-    shared: &'a Shared<'s>,
-    blocked: &'a BTreeSet<Vec<u8>>,
-    done: &'a mut Restored,
-    root: Arc<OwnedFd>,
-}
-
-impl Settling<'_, '_> {
-    fn run(&mut self, entries: Entries<'_>, target: &Arc<OwnedFd>) {
-        if let Err(error) = self.settle(entries, target) {
-            self.shared.end(error);
-        }
-    }
-
-    fn settle(&mut self, entries: Entries<'_>, target: &Arc<OwnedFd>) -> Result<(), Error> {
-        let shared = self.shared;
-        let lost = |e| shared.fatal_error(e, "find the way back in");
-        let mut descent = Descent::new(target.clone()).map_err(lost)?;
-        // Directories we are in, to be settled on the way out.
-        let mut inside: Vec<TreeEntry> = Vec::new();
-        let mut blocked: Option<Vec<u8>> = None;
-        for entry in entries {
-            let entry = entry?;
-            if shared.stopped() {
-                return Ok(());
-            }
-            if blocked.as_ref().is_some_and(|blocked| is_below(&entry.path, blocked)) {
-                continue;
-            }
-            if !matches!(entry.kind, NodeKind::Directory | NodeKind::HardLink { .. }) {
-                continue;
-            }
-            if entry.path.is_empty() {
-                inside.push(entry);
-                continue;
-            }
-            let refuse = |what: &str| Error::Refused { path: shown(&entry.path), what: what.into() };
-            let (parent, name) = split(&entry.path);
-            let name = plain_name(name).map_err(refuse)?;
-            let dir = descent.climb(parent, &mut |left| leave(shared, &mut inside, &left)).map_err(lost)?;
-            let Some(dir) = dir else { return Err(refuse("its parent is no directory of the tree")) };
-            if self.blocked.contains(&entry.path) {
-                blocked = Some(entry.path);
-                continue;
-            }
-            match &entry.kind {
-                NodeKind::HardLink { target } => match self.link(&dir, &name, target) {
-                    Ok(()) => {
-                        shared.progress.add(1, 0);
-                        self.done.hardlinks += 1;
-                    }
-                    Err(trouble) => shared.not_restored(&entry.path, trouble),
-                },
-                _ => match place::open_dir(&dir, &name) {
-                    Ok(fd) => {
-                        descent.enter(&entry.path, fd).map_err(lost)?;
-                        inside.push(entry);
-                    }
-                    Err(e) => {
-                        shared.not_restored(&entry.path, e.into());
-                        blocked = Some(entry.path);
-                    }
-                },
-            }
-        }
-        descent.finish(&mut |left| leave(shared, &mut inside, &left)).map_err(lost)
-    }
-
-    fn link(&self, dir: &Arc<OwnedFd>, name: &CString, target: &[u8]) -> Result<(), Trouble> {
-        let shared = self.shared;
-        if lock(&shared.link_targets).get(target) != Some(&true) {
-            // The file it repeats is damaged or was no file of this tree; both are told there.
-            return Err(Trouble::Os(Errno::NOENT));
-        }
-        let (parent, target) = split(target);
-        let from = place::open_below(&self.root, parent)?;
-        let target = plain_name(target).map_err(|_| Errno::INVAL)?;
-        if sys::stat_at(&from, &target)?.kind != FileType::RegularFile {
-            return Err(Trouble::Os(Errno::NOENT));
-        }
-        shared.make(dir, name, |name| rustix::fs::linkat(&from, &target, dir, name, AtFlags::empty()))
-    }
-}
-
-/// Settles a directory when nothing below it changes any more.
-fn leave(shared: &Shared<'_>, inside: &mut Vec<TreeEntry>, left: &place::Left) {
-    let Some(entry) = inside.pop_if(|entry| entry.path == left.path) else { return };
-    if let Err(e) =
-        shared.remove_other_attributes(&left.fd, &entry).and_then(|()| shared.settle.open(&left.fd, &entry))
-    {
-        shared.not_restored(&entry.path, e.into());
-    }
-}
-
-impl Shared<'_> {
-    /// A directory that was there before may have attributes that the tree does not give it.
-    fn remove_other_attributes(&self, dir: &OwnedFd, entry: &TreeEntry) -> Result<(), Errno> {
-        if !self.replace {
-            return Ok(());
-        }
-        let (there, _) = sys::xattrs_fd(dir)?;
-        for name in there.keys().filter(|name| !entry.xattrs.contains_key(*name)) {
-            // Labels of the security modules are the machine's own matter.
-            if !name.starts_with(b"security.") {
-                let _ = rustix::fs::fremovexattr(dir, name.as_slice());
-            }
-        }
-        Ok(())
     }
 }
 

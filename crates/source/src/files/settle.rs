@@ -78,9 +78,10 @@ impl Settle {
         let missed = |code, e: Errno, what: String, advice| {
             self.shortfalls.add(code, path, || format!("{what} cannot be set ({e})"), advice);
         };
+        let mut owner_set = false;
         if self.owners {
             match place.chown(entry.uid, entry.gid) {
-                Ok(()) => {}
+                Ok(()) => owner_set = true,
                 Err(e @ (Errno::PERM | Errno::INVAL | Errno::NOTSUP)) => missed(
                     "owner-not-set",
                     e,
@@ -125,7 +126,7 @@ impl Settle {
                 "run as root, on a file system that has permissions",
             );
         }
-        if self.owners && (meta.uid, meta.gid) != (entry.uid, entry.gid) {
+        if owner_set && (meta.uid, meta.gid) != (entry.uid, entry.gid) {
             missed(
                 "owner-not-set",
                 Errno::PERM,
