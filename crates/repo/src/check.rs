@@ -14,6 +14,22 @@
 //! being able to look (no connection, no rights) is an error and no finding, because it says nothing
 //! about the data.
 //!
+//! The codes of findings, which do not change:
+//!
+//! | code | what | severity |
+//! |---|---|---|
+//! | `header-missing`, `header-damaged` | the header, since the repository was opened | error |
+//! | `key-damaged` | a key object: its passphrase opens nothing | error |
+//! | `commit-damaged` | a commit: that point is lost | error |
+//! | `segment-damaged` | an index segment: chunks only it names are lost until the index is rebuilt | error |
+//! | `index-incomplete` | chunks that points need and no segment names | error |
+//! | `index-wrong` | the index promises of a whole pack what it does not hold | error |
+//! | `pack-missing`, `pack-damaged` | a pack | error; warning if no segment names it |
+//! | `manifest-invalid`, `tree-invalid`, `stream-invalid` | authentic and impossible: written so | error |
+//! | `pack-unlisted` | a chunk in a pack that the index names otherwise, but not there | warning |
+//! | `check-partial` | the key does not allow more | warning |
+//! | `packs-unreferenced`, `parent-missing`, `stray-object` | good to know | note |
+//!
 //! What check cannot see: a commit deleted by whoever may delete (it shows only as the missing parent of a
 //! later one), and a complete older copy of the store served again.
 

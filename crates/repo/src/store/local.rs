@@ -259,46 +259,49 @@ impl LocalStore {
         each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let failed = |errno| self.error(folder, "list", errno);
-        let mut names: Vec<(CString, FileType)> = Vec::new();
+        // Folders with their slash, so that the order is that of the keys below them.
+        let mut found: Vec<(String, CString, u64)> = Vec::new();
         for entry in rustix::fs::Dir::read_from(at).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             if name == c"." || name == c".." || (folder.is_empty() && is_not_ours(name)) {
                 continue;
             }
-            let key = format!("{folder}{}", name.to_string_lossy());
-            // Below this name, or this name itself, there may be what we look for.
-            if key.starts_with(prefix) || prefix.starts_with(&key) {
-                names.push((name.to_owned(), entry.file_type()));
+            let mut key = format!("{folder}{}", name.to_string_lossy());
+            // This, or something below it, may be what we look for.
+            if !(key.starts_with(prefix) || prefix.starts_with(&key)) {
+                continue;
             }
-        }
-        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (name, kind) in names {
-            let key = format!("{folder}{}", name.to_string_lossy());
-            let (is_folder, size) = match kind {
-                FileType::Directory => (true, 0),
-                _ => match rustix::fs::statat(at, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => (
-                        FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
-                        u64::try_from(stat.st_size).unwrap_or(0),
-                    ),
+            let mut size = 0;
+            let mut kind = entry.file_type();
+            if kind != FileType::Directory {
+                match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => {
+                        kind = FileType::from_raw_mode(stat.st_mode);
+                        size = u64::try_from(stat.st_size).unwrap_or(0);
+                    }
                     // Deleted meanwhile.
                     Err(Errno::NOENT) => continue,
                     Err(errno) => return Err(self.error(&key, "stat", errno)),
-                },
-            };
-            if is_folder {
-                let below = format!("{key}/");
-                if !(below.starts_with(prefix) || prefix.starts_with(&below)) {
-                    continue;
                 }
+            }
+            if kind == FileType::Directory {
+                key.push('/');
+            }
+            found.push((key, name.to_owned(), size));
+        }
+        found.sort_unstable();
+        for (key, name, size) in found {
+            if !key.ends_with('/') {
+                if key.starts_with(prefix) {
+                    each(Object { key, size })?;
+                }
+            } else if key.starts_with(prefix) || prefix.starts_with(&key) {
                 match open_folder(at, name.as_c_str()) {
-                    Ok(fd) => self.walk(&below, &fd, prefix, each)?,
+                    Ok(fd) => self.walk(&key, &fd, prefix, each)?,
                     Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(self.error(&below, "open a folder", errno)),
+                    Err(errno) => return Err(self.error(&key, "open a folder", errno)),
                 }
-            } else if key.starts_with(prefix) {
-                each(Object { key, size })?;
             }
         }
         Ok(())

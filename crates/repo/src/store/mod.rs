@@ -5,6 +5,7 @@
 //!   an object, and has reached the disk (or the service's promise of durability) when it returns.
 //! - `get_range` returns exactly the bytes asked for or an error; it is never short.
 //! - `list` calls back for every object whose key begins with the prefix, in ascending order within a folder.
+//!   (Where a folder stands among its neighbours differs between services.)
 //! - `delete` of a key that is not there succeeds, so that it can be tried again.
 //! - Errors are sorted by what the caller does next: retry ([`StoreError::Unavailable`]), ask for rights,
 //!   ask for space, correct the URL, or treat the object as missing or damaged.

@@ -3,10 +3,11 @@
 //!
 //! Only [`StoreError::Unavailable`] is tried again. A put that landed although its answer was lost is met as
 //! [`Put::Exists`] by the next try; the writer compares the object and goes on (R1).
-//! A listing that breaks starts over and skips what was reported already: within a folder the order ascends.
+//! A listing that breaks starts over and skips what was reported already.
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,18 +161,23 @@ impl<S: Store> Store for Retry<S> {
         prefix: &str,
         each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        // Every object is reported once, whatever breaks; the keys of one listing fit the memory of a listing.
-        let mut seen: HashSet<String> = HashSet::new();
+        // Every object is reported once, whatever breaks. Services differ in the order of keys, so what was
+        // reported is remembered, as a hash: a repository may have millions of objects.
+        let mut seen: HashSet<u64> = HashSet::new();
+        let mut first = true;
         // An error of `each` is the caller's and not tried again, even if it says «unavailable».
         let mut theirs = None;
         let listed = self.again(|| {
             let result = self.inner.list(prefix, &mut |object| {
-                if seen.contains(&object.key) {
+                let mut hasher = DefaultHasher::new();
+                object.key.hash(&mut hasher);
+                // Two keys of one hash cannot hide each other in a listing that does not break.
+                if !seen.insert(hasher.finish()) && !first {
                     return Ok(());
                 }
-                seen.insert(object.key.clone());
                 each(object).inspect_err(|error| theirs = Some(error.clone()))
             });
+            first = false;
             if theirs.is_some() { Ok(()) } else { result }
         });
         match theirs {
