@@ -17,7 +17,7 @@ use crate::object::{Object, ObjectKey};
 use crate::point::{Point, Restore, Role};
 use crate::restore::{Candidate, Left, Only, Prepared, give_way, observe_candidates, pair, prepare};
 use crate::select::{Selection, select};
-use crate::transform::Transform;
+use crate::transform::{LAST_APPLIED, Transform};
 
 /// What is compared, and how.
 #[derive(Debug, Clone, Default)]
@@ -268,7 +268,7 @@ impl<'a> Sides<'a> {
                 .map_or_else(|_| stored.original.clone(), |done| done.value),
             None => candidate.desired.0.clone(),
         };
-        let mut found = changes(&candidate.desired.0, &now.0);
+        let mut found = changes(&without_record(&candidate.desired), &without_record(now));
         found.extend(owners(&Object(original.clone()), raw));
         if self.options.status {
             let status = |value: &Value| value.get("status").cloned().unwrap_or(Value::Null);
@@ -279,7 +279,7 @@ impl<'a> Sides<'a> {
             );
         }
         let mut seen = BTreeSet::new();
-        for change in changes(&original, &raw.0) {
+        for change in changes(&with_annotations(original), &with_annotations(raw.0.clone())) {
             let is_told =
                 found.iter().any(|told| is_below(&change.at, &told.at) || is_below(&told.at, &change.at));
             if !is_told && let Some((what, at)) = must_change(&change.at, self.options.status) {
@@ -306,6 +306,28 @@ impl<'a> Sides<'a> {
             self.ignored.into_iter().map(|((what, at), objects)| Ignored { what, at, objects }).collect();
         self.diff
     }
+}
+
+/// Without what kubectl writes down for its next apply: it says nothing that the object does not say.
+fn without_record(object: &Object) -> Value {
+    let mut value = object.0.clone();
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata")
+        && let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+    {
+        annotations.shift_remove(LAST_APPLIED);
+        if annotations.is_empty() {
+            metadata.shift_remove("annotations");
+        }
+    }
+    value
+}
+
+/// So that each annotation is compared by itself, also against an object that has none.
+fn with_annotations(mut object: Value) -> Value {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.entry("annotations").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
+    object
 }
 
 fn is_below(place: &str, other: &str) -> bool {
@@ -338,6 +360,9 @@ fn must_change(at: &str, status_is_compared: bool) -> Option<(&'static str, Stri
         }
         _ if is_below(at, "/metadata/ownerReferences") => {
             Some(("uid of an owner", "/metadata/ownerReferences/*/uid".into()))
+        }
+        "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration" => {
+            same("kubectl's own record")
         }
         _ if is_below(at, "/status") => (!status_is_compared).then(|| ("status", "/status".into())),
         _ => Some(("assigned by the cluster", without_positions(at))),

@@ -18,10 +18,8 @@ use crate::object::{Object, ObjectKey};
 use crate::order::{self, Item};
 use crate::point::Point;
 use crate::restore::{Left, Only, nothing_selected, prepare};
-use crate::transform::Transform;
+use crate::transform::{LAST_APPLIED, Transform};
 use crate::yaml;
-
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What is exported, and how.
 #[derive(Debug, Clone)]

@@ -22,6 +22,9 @@ use serde_json::Value;
 pub use namespaces::is_namespace_name;
 pub use patches::{PatchRule, Target};
 
+/// The annotation in which kubectl notes what it applied.
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// What is changed on the way, as a user writes it: flags of `restore` and `export`, or a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

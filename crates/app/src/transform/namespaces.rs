@@ -20,10 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::ByteString;
 use serde_json::Value;
 
-use super::{Note, Transform, escape, is_opaque};
+use super::{LAST_APPLIED, Note, Transform, escape, is_opaque};
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const HELM_NAMESPACE: &str = "meta.helm.sh/release-namespace";
 /// Longest object name the API takes.
 const NAME_MAX: usize = 253;
