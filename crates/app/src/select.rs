@@ -73,12 +73,16 @@ impl Selection {
         }
     }
 
-    /// A name for what was selected, where it has none of its own.
-    fn name(&self, namespaces: &BTreeSet<String>) -> String {
+    /// A name for what was selected, where it has none of its own: as it was asked for, so that it is the same when
+    /// namespaces come and go, and the next point finds the last.
+    pub fn name(&self) -> String {
+        let mut namespaces = self.namespaces.clone();
+        namespaces.sort();
+        let place = if namespaces.is_empty() { "everything".to_owned() } else { namespaces.join("+") };
         match (&self.application, self.labels.as_str()) {
             (Some(application), _) => application.clone(),
-            (None, "") => namespaces.iter().map(String::as_str).collect::<Vec<_>>().join("+"),
-            (None, labels) => labels.to_owned(),
+            (None, "") => place,
+            (None, labels) => format!("{place}/{labels}"),
         }
     }
 }
@@ -203,7 +207,7 @@ pub async fn select(cluster: &Cluster, selection: &Selection) -> Result<Selected
         }
     };
     let mut selected = assemble(&cluster.resources, &world, &edges, &roles, &filter);
-    selected.name = selection.name(&selected.namespaces);
+    selected.name = selection.name();
     selected.findings = world.findings;
     Ok(selected)
 }

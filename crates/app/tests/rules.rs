@@ -401,6 +401,30 @@ async fn a_release_that_fails_is_tried_again_and_then_told() {
 }
 
 #[tokio::test]
+async fn the_second_of_a_pair_of_hooks_is_run_whatever_happens_and_nothing_is_claimed() {
+    for (cut_fails, expected) in [(false, vec!["freeze", "thaw"]), (true, vec!["freeze", "thaw"])] {
+        let bench = Bench::new();
+        let mut db = pod("db-0", "db");
+        db.0["metadata"]["annotations"] = json!({
+            "pre.hook.backup.velero.io/command": r#"["sh","-c","echo freeze >> log"]"#,
+            "post.hook.backup.velero.io/command": r#"["sh","-c","echo thaw >> log"]"#});
+        let mut plan = RulePlan::default();
+        app::rules::velero::add(&mut plan, [&db]);
+        if cut_fails {
+            // A later step fails, so that there is no cut.
+            plan.before.extend(one("  pre: [{podSelector: {app: db}, command: exit 1}]").before);
+        }
+        let done = around(&plan, &bench.shells(), "t", &Cancel::default(), async {}).await;
+        assert_eq!(done.cut.is_err(), cut_fails);
+        assert_eq!(bench.log(), expected);
+        assert!(
+            done.locked.is_empty() && done.kept.is_empty(),
+            "what hooks do is not known to hold anything"
+        );
+    }
+}
+
+#[tokio::test]
 async fn words_survive_the_shell() {
     let bench = Bench::new();
     let word = "it's $HOME \"quoted\" `x`\n;";

@@ -260,6 +260,20 @@ async fn a_namespace_pattern_takes_all_that_fit() {
     .await;
 }
 
+#[test]
+fn what_has_no_name_is_named_as_it_was_asked_for() {
+    for (asked, name) in [
+        ("app:web ns:shop", "web"),
+        ("ns:b ns:a", "a+b"),
+        ("ns:shop-*", "shop-*"),
+        ("ns:shop label:app=web", "shop/app=web"),
+        ("", "everything"),
+    ] {
+        assert_eq!(ask(asked).name(), name, "{asked}");
+        assert_eq!(Selection::from_json(&ask(asked).to_json()), ask(asked));
+    }
+}
+
 const WEB: &str = "deploy web app=web secret:s cm:c; secret s; cm c";
 
 async fn with_denied(deny: fn(&apiserver::Access<'_>) -> bool) -> Result<Selected, Error> {

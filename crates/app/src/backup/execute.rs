@@ -37,7 +37,7 @@ impl BackupPlan {
         let token = token(means)?;
         let reading = self.reading(means, options).await?;
         let mut progress = means.progress.clone();
-        if self.rules.locks() && options.read_ahead {
+        if self.rules.burdens() && options.read_ahead {
             means.progress.note("reading ahead, before the application is held");
             // Only the bytes are wanted: they are in the repository when the same ones are met under the lock.
             read_volumes(&self.volumes, &reading, means, options, progress).await?;

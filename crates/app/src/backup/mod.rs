@@ -62,6 +62,8 @@ pub struct BackupOptions {
     pub selection: Selection,
     /// What is run in the pods around the cut.
     pub rules: Vec<Rule>,
+    /// Honour Velero's hook annotations on pods.
+    pub pod_hooks: bool,
     /// How long a lock is held at most, where its rule does not say.
     pub hold: Option<Duration>,
     /// Trust what did not change since the previous point of the same volume.
@@ -81,6 +83,7 @@ impl Default for BackupOptions {
         BackupOptions {
             selection: Selection::default(),
             rules: Vec::new(),
+            pod_hooks: true,
             hold: None,
             incremental: true,
             read_ahead: true,
@@ -183,6 +186,9 @@ pub async fn plan(cluster: &Cluster, means: &Means, options: &BackupOptions) -> 
         .map(|(_, p)| p.seen.object.clone())
         .collect();
     let mut rules = crate::rules::plan::plan(&options.rules, pods.iter().map(Arc::as_ref), options.hold);
+    if options.pod_hooks {
+        crate::rules::velero::add(&mut rules, pods.iter().map(Arc::as_ref));
+    }
     let volumes = volumes(&selected, &pods, means).await?;
     let mut findings = std::mem::take(&mut selected.findings);
     findings.append(&mut rules.findings);

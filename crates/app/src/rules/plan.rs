@@ -39,6 +39,9 @@ impl Task {
                 )
             }
             Action::Hold(line) => format!("hold with `{line}` for at most {:?}", self.hold),
+            Action::Pair { before, after } => {
+                format!("run `{}`, and `{}` when all is over,", before.as_shell(), after.command.as_shell())
+            }
         };
         let targets: Vec<String> = self.targets.iter().map(Target::to_string).collect();
         format!("{what} in {}", targets.join(", "))
@@ -60,6 +63,11 @@ impl RulePlan {
     /// Does anything hold the application?
     pub fn locks(&self) -> bool {
         self.before.iter().any(|t| t.step.action.locks())
+    }
+
+    /// Is there anything that may make the application wait until the cut is over?
+    pub fn burdens(&self) -> bool {
+        self.before.iter().any(|t| !matches!(t.step.action, Action::Run(_)))
     }
 
     /// Names of the rules in it.
@@ -136,7 +144,7 @@ pub fn runs(pod: &Object) -> bool {
 }
 
 /// The container a step means; none where the pod has only one, or says nothing of a default.
-fn container(pod: &Object, wanted: Option<&str>) -> Result<Option<String>, String> {
+pub(super) fn container(pod: &Object, wanted: Option<&str>) -> Result<Option<String>, String> {
     let names: Vec<&str> = pod
         .at("/spec/containers")
         .and_then(Value::as_array)

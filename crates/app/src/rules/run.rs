@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
-use repo::{Cancel, Finding};
+use repo::{Cancel, Finding, Severity};
 use tokio::time::Instant;
 
 use super::plan::{RulePlan, Task};
@@ -94,8 +94,12 @@ pub async fn around<T>(
         }
         Err(no) => (Err(no), BTreeSet::new()),
     };
-    let locked: BTreeSet<Target> =
-        run.locks.iter().map(|l| l.target.clone()).filter(|t| !run.unlocked.contains(t)).collect();
+    let locked: BTreeSet<Target> = run
+        .locks
+        .iter()
+        .filter(|l| l.task.step.action.locks() && !run.unlocked.contains(l.target))
+        .map(|l| l.target.clone())
+        .collect();
     let held = run.since.map_or(Duration::ZERO, |since| since.elapsed());
     run.let_go().await;
     // Steps after the cut clean up what those before it made, so they run whenever all of those did, whatever
@@ -180,6 +184,7 @@ impl<'p> Run<'p> {
                     script::acquire(&directory, task.hold, &acquire.as_shell(), &release.as_shell())
                 }
                 Action::Hold(line) => script::hold(&directory, task.hold, line),
+                Action::Pair { before, .. } => return self.begin_pair(task, target, before).await,
                 Action::Run(_) => return Attempt::NotHeld("it is no lock".into()),
             };
             begun.push(directory.clone());
@@ -214,6 +219,32 @@ impl<'p> Run<'p> {
             "no place for the lock's directory; one of {} must be writable",
             script::PLACES.join(", ")
         ))
+    }
+
+    async fn begin_pair(&self, task: &Task, target: &Target, before: &super::Command) -> Attempt {
+        match self.exec(target, &before.0, task.step.timeout).await {
+            Ok(end) if end.exit_code == 0 => Attempt::Held(String::new()),
+            Ok(end) => Attempt::NotHeld(format!("exit code {}{}", end.exit_code, said(&end))),
+            Err(HandsError::Gone(why)) => Attempt::NotHeld(format!("the pod is gone: {why}")),
+            Err(HandsError::Denied(why)) => Attempt::NotHeld(format!("may not exec: {why}")),
+            Err(e) => Attempt::Unknown(vec![String::new()], e.to_string()),
+        }
+    }
+
+    async fn end_pair(&self, lock: &Lock<'_>, after: &super::PairEnd) -> Option<Finding> {
+        let target = Target { container: after.container.clone(), ..lock.target.clone() };
+        let why = match self.exec(&target, &after.command.0, after.timeout).await {
+            Ok(end) if end.exit_code == 0 => return None,
+            Err(HandsError::Gone(_)) => return None,
+            Ok(end) => format!("exit code {}{}", end.exit_code, said(&end)),
+            Err(e) => e.to_string(),
+        };
+        let severity = if after.on_error == OnError::Fail { Severity::Error } else { Severity::Warning };
+        let message = format!(
+            "`{}`, which undoes what was done before the cut, failed: {why}",
+            after.command.as_shell()
+        );
+        Some(Finding::new(severity, "hook-not-undone", place(lock.task, &target), message))
     }
 
     /// Judges commands that were run in each pod.
@@ -255,7 +286,11 @@ impl<'p> Run<'p> {
     /// Which pods still hold every lock of theirs.
     async fn check(&mut self) -> BTreeSet<Target> {
         let this = &*self;
-        let sure: Vec<&Lock<'p>> = this.locks.iter().filter(|l| !this.unlocked.contains(l.target)).collect();
+        let sure: Vec<&Lock<'p>> = this
+            .locks
+            .iter()
+            .filter(|l| l.task.step.action.locks() && !this.unlocked.contains(l.target))
+            .collect();
         let ends = join_all(sure.iter().map(|lock| async move {
             this.exec(lock.target, &script::check(&lock.directory), LET_GO_TIME).await
         }))
@@ -289,6 +324,9 @@ impl<'p> Run<'p> {
     }
 
     async fn let_one_go(&self, lock: &Lock<'_>) -> Option<Finding> {
+        if let Action::Pair { after, .. } = &lock.task.step.action {
+            return self.end_pair(lock, after).await;
+        }
         let what = place(lock.task, lock.target);
         let (command, time) = match &lock.task.step.action {
             Action::Lock { release, .. } => (
