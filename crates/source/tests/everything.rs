@@ -208,6 +208,26 @@ fn small_files_with_several_names_lie_between_small_files_with_one() {
 }
 
 #[test]
+fn chunks_of_any_size_hold_files_of_any_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    for n in 0..300 {
+        fs::write(from.join(format!("{n}")), noise(n, (n * n) as usize)).unwrap();
+    }
+    for (n, (min, avg, max)) in
+        [(64, 256, 512), (100, 1_024, 262_144), (65_536, 131_072, 262_144)].into_iter().enumerate()
+    {
+        let depot = depot_of(repo::ChunkBytes { min, avg, max });
+        let saved = depot.save(&from);
+        assert_eq!(codes(&saved.findings), []);
+        let to = dir.path().join(format!("to-{n}"));
+        depot.load(&saved, &to);
+        assert_same(&from, &to);
+    }
+}
+
+#[test]
 fn one_file_is_a_volume_too() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("disk.img");

@@ -150,7 +150,7 @@ impl Shared<'_> {
                 let filled = moves
                     .iter()
                     .zip(chunks)
-                    .try_for_each(|(next, chunk)| self.write(&made.fd, next, &chunk, scratch))
+                    .try_for_each(|(next, chunk)| write(&made.fd, next, &chunk, scratch))
                     .and_then(|()| self.settle_file(&made.fd, &entry))
                     .and_then(|()| self.publish(&dir, &made, &name));
                 filled.inspect_err(|_| self.discard(&dir, &made, &name))
@@ -175,7 +175,7 @@ impl Shared<'_> {
                 Some((id, chunk)) if id == next.chunk => chunk,
                 _ => chunks.next().ok_or(Trouble::Stopped)??,
             };
-            self.write(&file.made.fd, next, &chunk, scratch)?;
+            write(&file.made.fd, next, &chunk, scratch)?;
             self.progress.add(0, u64::from(next.length));
             last = Some((next.chunk, chunk));
         }
@@ -212,42 +212,6 @@ impl Shared<'_> {
         }
         let (partial, fd) = self.partials.make(|partial| place::create_file(dir, partial))?;
         Ok(Made { fd, partial: Some(partial) })
-    }
-
-    /// Writes a range and compares what is there now with what should be.
-    fn write(&self, fd: &OwnedFd, next: &Move, chunk: &Bytes, scratch: &mut Vec<u8>) -> Result<(), Trouble> {
-        let (from, length) = (next.skip as usize, next.length as usize);
-        let data = chunk.get(from..from + length).ok_or_else(|| {
-            repo::Error::damaged(
-                format!("chunk {}", next.chunk),
-                format!("it has {} bytes where {} were promised", chunk.len(), from + length),
-            )
-        })?;
-        let mut written = 0;
-        while written < length {
-            match rustix::io::pwrite(fd, &data[written..], next.to + written as u64) {
-                Ok(0) => return Err(Errno::IO.into()),
-                Ok(n) => written += n,
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        if scratch.len() < length {
-            scratch.resize(length.max(64 * 1024), 0);
-        }
-        let mut got = 0;
-        while got < length {
-            match rustix::io::pread(fd, &mut scratch[got..length], next.to + got as u64) {
-                Ok(0) => break,
-                Ok(n) => got += n,
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        if scratch[..got] != *data {
-            return Err(Trouble::Differs(next.to));
-        }
-        Ok(())
     }
 
     /// Gives a filled file its size, its attributes and its times, and looks at it again.
@@ -308,6 +272,42 @@ impl Shared<'_> {
     }
 }
 
+/// Writes a range and compares what is there now with what should be.
+fn write(fd: &OwnedFd, next: &Move, chunk: &Bytes, scratch: &mut Vec<u8>) -> Result<(), Trouble> {
+    let (from, length) = (next.skip as usize, next.length as usize);
+    let data = chunk.get(from..from + length).ok_or_else(|| {
+        repo::Error::damaged(
+            format!("chunk {}", next.chunk),
+            format!("it has {} bytes where {} were promised", chunk.len(), from + length),
+        )
+    })?;
+    let mut written = 0;
+    while written < length {
+        match rustix::io::pwrite(fd, &data[written..], next.to + written as u64) {
+            Ok(0) => return Err(Errno::IO.into()),
+            Ok(n) => written += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if scratch.len() < length {
+        scratch.resize(length.max(64 * 1024), 0);
+    }
+    let mut got = 0;
+    while got < length {
+        match rustix::io::pread(fd, &mut scratch[got..length], next.to + got as u64) {
+            Ok(0) => break,
+            Ok(n) => got += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    if scratch[..got] != *data {
+        return Err(Trouble::Differs(next.to));
+    }
+    Ok(())
+}
+
 /// What has been restored so far.
 #[derive(Default)]
 pub(super) struct Tally {
@@ -335,6 +335,35 @@ mod tests {
         assert_eq!(moves(&[(0, 4)], &[(0, 2)]), [(0, 2, 4)]);
         assert_eq!(moves(&[(2, 4), (8, 1)], &[(0, 5)]), [(0, 2, 0), (2, 2, 6), (4, 1, 9)]);
         assert_eq!(moves(&[(2, 4), (6, 1)], &[(0, 2), (0, 1)]), [(0, 2, 0), (0, 1, 7)]);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_compared() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str, append: bool| {
+            let mut options = std::fs::OpenOptions::new();
+            OwnedFd::from(
+                options
+                    .create(true)
+                    .read(true)
+                    .write(!append)
+                    .append(append)
+                    .open(dir.path().join(name))
+                    .unwrap(),
+            )
+        };
+        let next = Move { chunk: ChunkId([1; 32]), skip: 2, length: 4, to: 6 };
+        let (chunk, mut scratch) = (Bytes::from_static(b"..data.."), Vec::new());
+        let good = open("good", false);
+        assert!(write(&good, &next, &chunk, &mut scratch).is_ok());
+        assert_eq!(std::fs::read(dir.path().join("good")).unwrap(), b"\0\0\0\0\0\0data");
+        // A file that writes elsewhere than it is told to, as this one always at its end, is found out.
+        std::fs::write(dir.path().join("bad"), b"0123456789").unwrap();
+        let bad = open("bad", true);
+        assert!(matches!(write(&bad, &next, &chunk, &mut scratch), Err(Trouble::Differs(6))));
+        // A chunk shorter than its entry says is damage, not a crash.
+        let short = Bytes::from_static(b"..da");
+        assert!(matches!(write(&good, &next, &short, &mut scratch), Err(Trouble::Repo(e)) if e.is_damage()));
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct BackupOptions<'a> {
     pub one_file_system: bool,
     /// The stop button.
     pub cancel: Cancel,
-    /// Threads that read files; 0: as many as there are processors, at most 8.
+    /// Threads that read files; 0: one for each processor, from 4 to 8.
     pub threads: usize,
 }
 
@@ -93,9 +93,13 @@ pub struct TreeBackup {
 }
 
 /// Files of at most this many bytes share chunks with their neighbours.
-///
-/// Together with the smallest chunk it also bounds how many chunks a small file can touch.
 const SMALL: u64 = 96 * 1024;
+
+/// [`SMALL`], or less if the chunks of the repository are so small that such a file could lie in more of
+/// them than an entry lists: all of its bytes, but for the ends, are cut into chunks of at least the smallest.
+fn small(sizes: repo::ChunkBytes) -> u64 {
+    SMALL.min(u64::from(sizes.min) * (repo::object::EXTENTS_MAX as u64 - 1))
+}
 
 /// Backs up the tree at `root`: a directory, or one regular file (a disk image, say), which becomes a
 /// tree of that one file.
@@ -126,7 +130,7 @@ pub fn backup(
         parent: options.parent.as_ref(),
         pool: pool::Pool::default(),
         cancel: &options.cancel,
-        small: SMALL,
+        small: small(writer.chunker().sizes()),
     };
     let walk = walk::Walk {
         jobs,
@@ -151,10 +155,11 @@ pub fn backup(
     })
 }
 
-/// How many threads to use: what was asked for, or the processors there are.
+/// How many threads to use: what was asked for, or the processors there are. At least four, because they
+/// wait for disks and networks more than they compute.
 fn threads(asked: usize) -> usize {
     match asked {
-        0 => std::thread::available_parallelism().map_or(2, |n| n.get().min(8)),
+        0 => std::thread::available_parallelism().map_or(4, |n| n.get().clamp(4, 8)),
         n => n,
     }
 }

@@ -68,7 +68,7 @@ pub struct RestoreOptions {
     pub subpath: Option<Vec<u8>>,
     /// The stop button.
     pub cancel: Cancel,
-    /// Threads that fill files; 0: as many as there are processors, at most 8.
+    /// Threads that fill files; 0: one for each processor, from 4 to 8.
     pub threads: usize,
 }
 
@@ -358,7 +358,8 @@ impl Shared<'_> {
     }
 }
 
-/// What is below `target` and not in the tree.
+/// What a restore with [`Existing::Mirror`] would remove: paths below `target`, in order. A directory is
+/// named once, not with all it holds; so is one that stands where the tree has something else. Changes nothing.
 pub fn plan_mirror(
     reader: &Reader,
     root: &Root,
@@ -366,6 +367,11 @@ pub fn plan_mirror(
     options: &RestoreOptions,
 ) -> Result<Vec<PathBuf>, Error> {
     let select = Select::new(options.subpath.as_deref(), || reader.tree(root))?;
-    let dir = open_target(target, Existing::Mirror)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match rustix::fs::open(target, flags, Mode::empty()) {
+        Ok(dir) => Arc::new(dir),
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(e) => return Err(Error::Target { path: target.to_path_buf(), doing: "open", source: e.into() }),
+    };
     mirror::others(Box::new(select.entries(reader.tree(root))), &dir, target, &options.cancel)
 }

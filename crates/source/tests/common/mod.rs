@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use repo::store::mem::MemStore;
 use repo::{
-    CommitDraft, CommitInfo, EntryKind, Env, Finding, InitOptions, Kdf, ManifestEntry, Outcome, Passphrase,
-    ReaderOptions, Repository, Root, WriterOptions,
+    ChunkBytes, CommitDraft, CommitInfo, EntryKind, Env, Finding, InitOptions, Kdf, ManifestEntry, Outcome,
+    Passphrase, ReaderOptions, Repository, Root, WriterOptions,
 };
 use source::files::{BackupOptions, Error, Parent, RestoreOptions, Restored, TreeBackup, backup, restore};
 
@@ -32,8 +32,12 @@ pub struct Saved {
 }
 
 pub fn depot() -> Depot {
+    depot_of(ChunkBytes::default())
+}
+
+pub fn depot_of(chunk_bytes: ChunkBytes) -> Depot {
     let store = MemStore::new();
-    let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+    let options = InitOptions { kdf: Kdf::cheap(), chunk_bytes, ..InitOptions::default() };
     let repo =
         Repository::init(Arc::new(store.clone()), &Passphrase::new("x"), &options, &Env::real()).unwrap();
     Depot { store, repo }
