@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
+use repo::check::{CheckOptions, check};
 use repo::store::{StoreOptions, open};
 use repo::{
     CommitDraft, EntryKind, Env, InitOptions, Lane, ManifestEntry, Passphrase, ReaderOptions, Repository,
@@ -204,6 +205,11 @@ fn main() {
             sum += chunk.len() as u64;
         }
         assert!(sum == root.length);
+    });
+    measure("check, reading all", length, || {
+        let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+        let report = check(&repo, &options, &()).unwrap();
+        assert!(report.findings.is_empty());
     });
     measure("restore to a file", length, || {
         let reader = repo.reader(ReaderOptions::default()).unwrap();
