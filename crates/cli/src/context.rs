@@ -67,6 +67,8 @@ pub struct Global {
 pub struct Given {
     /// Instead of the kubeconfig.
     pub client: Option<kube::Client>,
+    /// Instead of exec over the API server.
+    pub hands: Option<Arc<dyn app::rules::Hands>>,
 }
 
 impl std::fmt::Debug for Given {

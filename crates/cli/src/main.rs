@@ -3,17 +3,17 @@
 //! This file reads the arguments, runs one command and turns its end into an exit code. Each command is a file
 //! in `commands/`; what they print goes through `output`, what went wrong through `error`.
 
-#![allow(dead_code)] // What backup, restore and diff need is here already; they follow.
-
 mod cluster;
 mod commands;
 mod context;
+mod demo;
 mod error;
 mod interrupt;
 mod output;
 mod passphrase;
 mod picking;
 mod progress;
+mod volumes;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use context::{Context, Global};
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 /// Data protection for Kubernetes applications: back up, restore, look inside.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Exit codes: docs/exit-codes.md.")]
+#[command(after_help = "Start with `holdfast demo`: it needs no cluster. Exit codes: docs/exit-codes.md.")]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -114,4 +114,34 @@ fn report(failure: &Failure, machine: bool) {
         writeln!(err, "error: {}", failure.message)
             .and_then(|()| failure.next.iter().try_for_each(|next| writeln!(err, "  next: {next}")))
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command and option of the binary, as `verb` and `--option`.
+    fn told(command: &clap::Command, verb: &str, all: &mut Vec<(String, String)>) {
+        for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+            let verb = format!("{verb} {}", sub.get_name());
+            all.push((verb.clone(), format!("holdfast{verb}")));
+            for option in
+                sub.get_arguments().filter_map(|a| a.get_long()).filter(|o| !["help", "version"].contains(o))
+            {
+                all.push((verb.clone(), format!("--{option}")));
+            }
+            told(sub, &verb, all);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_its_page_tells_all_of_it() {
+        Cli::command().debug_assert();
+        let page = include_str!("../../../docs/cli.md");
+        let mut all = Vec::new();
+        told(&Cli::command(), "", &mut all);
+        assert!(all.len() > 30);
+        let missing: Vec<_> = all.iter().filter(|(_, word)| !page.contains(word.as_str())).collect();
+        assert!(missing.is_empty(), "docs/cli.md does not tell {missing:?}");
+    }
 }

@@ -29,6 +29,7 @@ pub struct Output {
     format: Format,
     colour: bool,
     quiet: bool,
+    stderr: bool,
     closed: Arc<AtomicBool>,
 }
 
@@ -51,7 +52,17 @@ impl Output {
     /// For this run: `no_colour` is whether the NO_COLOR variable is set.
     pub fn new(format: Format, quiet: bool, no_colour: bool) -> Output {
         let colour = !no_colour && format == Format::Table && std::io::stdout().is_terminal();
-        Output { format, colour, quiet, closed: Arc::default() }
+        Output { format, colour, quiet, stderr: false, closed: Arc::default() }
+    }
+
+    /// The same for what is said beside the result.
+    pub fn to_stderr(quiet: bool) -> Output {
+        Output { format: Format::Table, colour: false, quiet, stderr: true, closed: Arc::default() }
+    }
+
+    /// Whether the result is to be YAML.
+    pub fn is_yaml(&self) -> bool {
+        self.format == Format::Yaml
     }
 
     /// Whether a person reads this.
@@ -115,7 +126,10 @@ impl Output {
         if self.closed.load(Ordering::Relaxed) {
             return;
         }
-        let mut out = std::io::stdout().lock();
+        let mut out: Box<dyn Write> = match self.stderr {
+            true => Box::new(std::io::stderr().lock()),
+            false => Box::new(std::io::stdout().lock()),
+        };
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             // The reader went away. What was asked is still done; there is nobody to tell.
             self.closed.store(true, Ordering::Relaxed);

@@ -1,11 +1,17 @@
 //! The commands, one file each.
 //!
-//! Each file holds its arguments, an `execute` that does the work and returns what it did, and a `run` that
-//! prints it. The demo calls the same `execute` and prints the same text.
+//! Each file holds its arguments and a `run` that does the work, prints what it did and returns the exit code.
+//! The demo runs the same functions.
 
+pub mod backup;
+pub mod browse;
+pub mod diff;
 pub mod discover;
+pub mod export;
+pub mod mapping;
 pub mod points;
 pub mod repository;
+pub mod restore;
 pub mod show;
 pub mod volume;
 
@@ -17,6 +23,8 @@ use repo::{Finding, Severity};
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// The whole story on an embedded cluster, in under a minute: no cluster, no root, no network
+    Demo(crate::demo::Args),
     /// Create and look after a repository
     #[command(subcommand)]
     Repo(repository::Command),
@@ -25,23 +33,43 @@ pub enum Command {
     Volume(volume::Command),
     /// List applications, their parts, what is shared, what is unprotected
     Discover(discover::Args),
+    /// Take a recovery point of an application, of namespaces, or of a selection
+    Backup(backup::Args),
     /// List recovery points
     Points(points::Args),
     /// Show one recovery point: objects, volumes, certificate
     Show(show::Args),
+    /// Compare a recovery point with another, or with the cluster
+    Diff(diff::Args),
+    /// Restore a recovery point; --plan only shows what would happen
+    Restore(restore::Args),
+    /// Write a recovery point's objects as manifests for kubectl apply -f
+    Export(export::Args),
+    /// Serve a recovery point as a read-only Kubernetes API for kubectl
+    Browse(browse::Args),
     /// Print the version
     Version,
+    /// The application of the demo: writes numbered, checksummed records
+    #[command(hide = true)]
+    DemoWriter(crate::demo::writer::Args),
 }
 
 /// Runs one command.
 pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
     match command {
+        Command::Demo(args) => crate::demo::run(ctx, args).await,
         Command::Repo(command) => repository::run(ctx, command),
         Command::Volume(command) => volume::run(ctx, command),
         Command::Discover(args) => discover::run(ctx, args).await,
+        Command::Backup(args) => backup::run(ctx, args).await,
         Command::Points(args) => points::run(ctx, args),
         Command::Show(args) => show::run(ctx, args),
+        Command::Diff(args) => diff::run(ctx, args).await,
+        Command::Restore(args) => restore::run(ctx, args).await,
+        Command::Export(args) => export::run(ctx, args),
+        Command::Browse(args) => browse::run(ctx, args).await,
         Command::Version => version(ctx),
+        Command::DemoWriter(args) => crate::demo::writer::run(args),
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Init {
 
 /// What it costs to try a passphrase.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct Kdf {
     /// Memory of the key derivation in MiB: the price of each guess at the passphrase. Lower it only where
     /// the machines that open the repository have less
