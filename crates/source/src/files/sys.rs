@@ -91,8 +91,13 @@ pub(super) fn open_dir(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
 
 fn open(dir: BorrowedFd<'_>, name: &CStr, more: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
-    match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+    let opened = match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        other => other,
+    };
+    match opened {
+        // Only a lease says this, as file servers take on files: it is being given back, so wait for it.
+        Err(Errno::AGAIN) => rustix::fs::openat(dir, name, flags - OFlags::NONBLOCK, Mode::empty()),
         other => other,
     }
 }

@@ -82,7 +82,8 @@ impl Walk<'_> {
                 self.leave(&mut frames, &mut path)?;
                 continue;
             };
-            let Some(fd) = frame.fd.clone() else { continue };
+            // The last directory is always open; were it not, the walk would end here and not be complete.
+            let fd = frame.fd.clone().ok_or(Stop)?;
             let parent_len = path.len();
             if parent_len > 0 {
                 path.push(b'/');
@@ -249,7 +250,10 @@ impl Walk<'_> {
     }
 
     fn send(&mut self, frame: &Frame, path: &[u8], batch: &mut Vec<Name>) -> Result<(), Stop> {
-        let Some(dir) = frame.fd.clone().filter(|_| !batch.is_empty()) else { return Ok(()) };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let dir = frame.fd.clone().ok_or(Stop)?;
         if self.cancel.is_cancelled() {
             return Err(Stop);
         }
