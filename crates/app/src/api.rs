@@ -4,7 +4,6 @@
 //! are the same everywhere. Nothing here knows what a kind means. Which kinds exist is asked by
 //! [`crate::discovery`].
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -558,15 +557,6 @@ impl Cluster {
             .await;
         lists.sort_by_key(|(order, ..)| *order);
         lists.into_iter().map(|(_, resource, namespace, result)| (resource, namespace, result)).collect()
-    }
-
-    /// How many objects of each type there are, for what only counts.
-    pub fn count_by_kind(objects: &[Object]) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for object in objects {
-            *counts.entry(object.str("/kind").to_owned()).or_default() += 1;
-        }
-        counts
     }
 }
 

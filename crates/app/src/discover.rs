@@ -153,7 +153,7 @@ pub fn group(world: &World, edges: &BTreeMap<ObjectKey, Vec<Edge>>) -> Vec<Appli
         done.extend(component);
     }
     users.extend(self::users(&parts, &ours, edges, &back));
-    summarise(world, &names, &ours, &parts, &users)
+    summarise(&names, &ours, &parts, &users)
 }
 
 fn reversed(edges: &BTreeMap<ObjectKey, Vec<Edge>>) -> BTreeMap<&ObjectKey, Vec<&Edge>> {
@@ -265,7 +265,6 @@ fn component<'a>(
 }
 
 fn summarise(
-    world: &World,
     names: &[(String, String, &'static str)],
     ours: &BTreeMap<&ObjectKey, &Observed>,
     parts: &BTreeMap<&ObjectKey, usize>,
@@ -310,7 +309,6 @@ fn summarise(
             }
         }
     }
-    let _ = world;
     // A label alone is no application: something of it must exist that is ours to keep.
     applications.retain(|a| {
         !a.workloads.is_empty() || !a.volumes.is_empty() || a.parts.len() > 1 || a.by != "references"

@@ -20,7 +20,7 @@ use crate::certificate::{Reference, State};
 use crate::discover;
 use crate::error::Error;
 use crate::graph::{Edge, Graph, RefKind};
-use crate::kinds::{self, Keep};
+use crate::kinds::{self, Keep, Order};
 use crate::object::ObjectKey;
 use crate::point::{Restore, Role};
 use crate::selector::{Selector, glob};
@@ -431,11 +431,13 @@ fn assemble(
     selected
 }
 
-/// Is its controller in the point, and will it make the object again?
+/// Is its controller in the point, and will it make the object again, the same? Kubernetes' own workloads do so
+/// with their pods, replica sets and jobs. Of an operator nobody knows: the password it generated once is in the
+/// Secret it owns and in the data, and a new one would open nothing. So what operators own is restored.
 fn owner_restores(world: &World, roles: &BTreeMap<ObjectKey, Role>, seen: &Observed) -> bool {
     let Some(owner) = seen.object.controller() else { return false };
-    // Claims of a StatefulSet with a retention policy are owned by it, and yet hold data that is ours to restore.
-    if seen.resource.kind == "PersistentVolumeClaim" {
+    let makes_pods = kinds::lookup(&owner.gvk.group, &owner.gvk.kind).pod_spec.is_some();
+    if !makes_pods || seen.info().order != Order::Workload {
         return false;
     }
     [seen.object.namespace(), ""].iter().any(|namespace| {

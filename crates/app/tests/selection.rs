@@ -132,6 +132,12 @@ async fn what_an_application_needs_comes_along() {
             "Pod done*, Pod lone, Pod web-1-x*, Deployment web, ReplicaSet web-1*",
         ),
         (
+            "what an operator owns is restored: a password it generates anew would not open the data",
+            "crd things.example.com; thing t; secret password owner:Thing/t; sts db owner:Thing/t; pod db-0 owner:StatefulSet/db; pvc d owner:StatefulSet/db",
+            "ns:shop",
+            "PersistentVolumeClaim d, Pod db-0*, Secret password, StatefulSet db, Thing.example.com t | cluster: CustomResourceDefinition things.example.com",
+        ),
+        (
             "claims of a stateful set",
             "sts db app=db template:data; pvc data-db-0 pv:pv-1; pv pv-1 path:/x; pvc data-db-1",
             "ns:shop label:app=db",

@@ -189,8 +189,7 @@ pub fn object(line: &str) -> Value {
     }
     if let Some(owner) = one("owner") {
         let (kind, name) = owner.split_once('/').unwrap();
-        object["metadata"]["ownerReferences"] =
-            json!([{"apiVersion":"apps/v1","kind":kind,"name":name,"uid":"","controller":true}]);
+        object["metadata"]["ownerReferences"] = json!([{"apiVersion":if kind == "Thing" { "example.com/v1" } else { "apps/v1" },"kind":kind,"name":name,"uid":"","controller":true}]);
     }
     for (field, value) in rest.as_object().unwrap() {
         object[field] = value.clone();
