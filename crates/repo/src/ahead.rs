@@ -13,8 +13,10 @@ use crate::id::ChunkId;
 use crate::object::Root;
 use crate::reader::{Core, Extents, Reader, lock};
 
-/// A stream is read ahead in batches of this many plain bytes.
-const BATCH_BYTES: u64 = 1 << 20;
+/// A stream is read ahead in batches of this many plain bytes; larger ones over a network, where every call
+/// waits.
+const BATCH_BYTES_LOCAL: u64 = 1 << 20;
+const BATCH_BYTES_REMOTE: u64 = 4 << 20;
 const BATCH_CHUNKS: usize = 64;
 /// How long a reader sleeps before it looks at the stop button again.
 const NAP: Duration = Duration::from_millis(50);
@@ -57,6 +59,7 @@ impl Drop for Answer<'_> {
 pub(crate) struct Ahead {
     threads: usize,
     depth: usize,
+    batch_bytes: u64,
     started: Mutex<Started>,
 }
 
@@ -67,8 +70,13 @@ struct Started {
 }
 
 impl Ahead {
-    pub(crate) fn new(threads: usize) -> Ahead {
-        Ahead { threads, depth: threads + 1, started: Mutex::new(Started::default()) }
+    pub(crate) fn new(threads: usize, remote: bool) -> Ahead {
+        Ahead {
+            threads,
+            depth: threads + 1,
+            batch_bytes: if remote { BATCH_BYTES_REMOTE } else { BATCH_BYTES_LOCAL },
+            started: Mutex::new(Started::default()),
+        }
     }
 
     /// Has the batch fetched by a thread; `false` if there is none and the caller must do it.
@@ -140,7 +148,7 @@ impl<'r> StreamReader<'r> {
 
     fn next_batch(&mut self) -> Result<Option<Arc<Batch>>, Error> {
         let (mut ids, mut lengths, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < BATCH_BYTES && ids.len() < BATCH_CHUNKS {
+        while bytes < self.reader.ahead.batch_bytes && ids.len() < BATCH_CHUNKS {
             match self.extents.next() {
                 Some(extent) => {
                     let extent = extent?;

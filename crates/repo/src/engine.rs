@@ -309,18 +309,17 @@ impl Engine {
     // --- packs ---
 
     fn process(&self, job: &Job, compressor: &mut Compressor) -> Result<(), Error> {
-        let id = match job.slot.get() {
-            Some(id) => *id,
-            None => {
-                let id = self.ids.id(&job.plain);
-                let _ = job.slot.set(id);
-                self.ring();
-                id
-            }
-        };
+        let known = job.slot.get().copied();
+        let id = known.unwrap_or_else(|| self.ids.id(&job.plain));
+        // Taken in before the id is told: whoever has the id may ask for the chunk at once.
+        let claimed = self.claim(&id);
+        if known.is_none() {
+            let _ = job.slot.set(id);
+            self.ring();
+        }
         let length = job.plain.len() as u64;
         self.bytes_read.fetch_add(length, Ordering::Relaxed);
-        if !self.claim(&id) {
+        if !claimed {
             self.chunks_reused.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }

@@ -29,7 +29,7 @@ use crate::tree::{TreeReader, read_manifest};
 /// How a reader works.
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
-    /// Threads that read ahead in streams; 0: one for each processor.
+    /// Threads that read ahead in streams; 0: as many as processors, disk or network want.
     pub threads: usize,
     /// Bytes of memory for chunks that are kept.
     pub memory_bytes: usize,
@@ -101,10 +101,12 @@ impl Repository {
             spare: Mutex::new(Vec::new()),
         };
         let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            // One more than can compute: somebody always waits for the disk, and over a network most do.
+            0 if remote => std::thread::available_parallelism().map_or(8, |cores| usize::from(cores).max(8)),
+            0 => std::thread::available_parallelism().map_or(2, usize::from) + 1,
             threads => threads,
         };
-        Ok(Reader { core: Arc::new(core), ahead: Ahead::new(threads) })
+        Ok(Reader { core: Arc::new(core), ahead: Ahead::new(threads, remote) })
     }
 }
 

@@ -168,8 +168,9 @@ impl Writer {
         if sent { Ok(()) } else { Err(self.engine.fail(Error::failed("the threads of the writer are gone"))) }
     }
 
-    /// Whether the repository has the chunk already, or this writer has been given it. Relying on the answer
-    /// is safe: the pack it lies in is looked for again before the commit.
+    /// Whether the repository has the chunk already, or this writer has taken it in (which is so once its
+    /// ticket is ready). Relying on the answer is safe: the pack it lies in is looked for again before the
+    /// commit.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.engine.has(id)
     }
@@ -226,8 +227,20 @@ impl Writer {
 
     /// Ends the write: packs, then index, then commit (R2). On any error nothing is committed.
     pub fn commit(self, draft: CommitDraft) -> Result<CommitInfo, Error> {
+        let named: Vec<(String, Root)> =
+            draft.manifest.iter().map(|entry| (entry.name.clone(), entry.root)).collect();
         let manifest = self.write_manifest(draft.manifest)?;
         self.engine.flush()?;
+        // A commit must not name what is not there; and the pack of a root taken over from an earlier commit is
+        // looked for again like any other (R3).
+        for (name, root) in named {
+            if root != Root::EMPTY && !self.has(&root.id) {
+                let id = root.id;
+                return Err(Error::invalid(format!(
+                    "manifest entry {name:?} names chunk {id}, which is neither in the repository nor in this write"
+                )));
+            }
+        }
         let repo = self.engine.repo();
         index::check_packs(&**repo.store(), self.engine.index(), self.engine.touched())?;
         let mut figures = draft.figures;
