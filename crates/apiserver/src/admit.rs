@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::finalize::{DEFINITION_CLEANUP, remove_field, terminating};
+use crate::finalize::{CLAIM_PROTECTION, VOLUME_PROTECTION, remove_field, terminating};
 use crate::kinds::{Absent, Kind, from_definition};
 use crate::request::Target;
 use crate::rest::Part;
@@ -65,9 +65,15 @@ impl State {
                 object["status"] =
                     json!({ "phase": "Pending", "qosClass": defaults::qos_class(&object["spec"]) })
             }
-            "persistentvolumeclaims" | "persistentvolumes" => {
-                object["status"] = json!({ "phase": "Pending" })
+            "persistentvolumeclaims" => {
+                add_finalizer(object, CLAIM_PROTECTION);
+                object["status"] = json!({ "phase": "Pending" });
             }
+            "persistentvolumes" => {
+                add_finalizer(object, VOLUME_PROTECTION);
+                object["status"] = json!({ "phase": "Pending" });
+            }
+
             "services" => object["status"] = json!({ "loadBalancer": {} }),
             "ingresses" => object["status"] = json!({ "loadBalancer": {} }),
             "replicasets" | "replicationcontrollers" | "statefulsets" => {
@@ -85,15 +91,7 @@ impl State {
             "horizontalpodautoscalers" => {
                 object["status"] = json!({ "currentMetrics": null, "desiredReplicas": 0 });
             }
-            "customresourcedefinitions" => {
-                let metadata = &mut object["metadata"];
-                let mut list = metadata["finalizers"].as_array().cloned().unwrap_or_default();
-                if !list.contains(&json!(DEFINITION_CLEANUP)) {
-                    list.push(json!(DEFINITION_CLEANUP));
-                }
-                metadata["finalizers"] = json!(list);
-                object["status"] = json!({});
-            }
+            "customresourcedefinitions" => object["status"] = json!({}),
             _ => {}
         }
     }
@@ -259,8 +257,8 @@ impl State {
         if terminating(definition) {
             conditions.push(condition(
                 "Terminating",
-                "InstanceDeletionInProgress",
-                "CustomResource deletion is in progress",
+                "InstanceDeletionPending",
+                "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
             ));
         }
         let stored = definition["spec"]["versions"].as_array().into_iter().flatten();
@@ -387,6 +385,15 @@ impl State {
     }
 }
 
+fn add_finalizer(object: &mut Value, name: &str) {
+    let metadata = &mut object["metadata"];
+    let mut list = metadata["finalizers"].as_array().cloned().unwrap_or_default();
+    if !list.contains(&json!(name)) {
+        list.push(json!(name));
+    }
+    metadata["finalizers"] = json!(list);
+}
+
 fn set_or_remove(map: &mut Value, key: &str, value: Value) {
     if value.is_null() {
         remove_field(map, key);
@@ -434,7 +441,7 @@ pub fn scale_of(target: &Target, object: &Value) -> Value {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {},
-        "spec": { "replicas": spec },
+        "spec": if spec == 0 { json!({}) } else { json!({ "replicas": spec }) },
         "status": { "replicas": status, "selector": selector },
     });
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

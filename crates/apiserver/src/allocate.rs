@@ -81,16 +81,14 @@ impl State {
                 ));
             }
             if !inside && !kept {
-                let why = "failed to allocate IP: the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/16";
+                let why = format!(
+                    "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is 10.96.0.0/16"
+                );
                 return Err(Cause::invalid("spec.clusterIPs", &json!([address]), why));
             }
             if taken.contains(&address) {
-                let why = "failed to allocate IP: provided IP is already allocated";
-                return Err(Cause::invalid(
-                    "spec.clusterIPs",
-                    &json!([address]),
-                    format!("{why} ({address})"),
-                ));
+                let why = format!("failed to allocate IP {address}: provided IP is already allocated");
+                return Err(Cause::invalid("spec.clusterIPs", &json!([address]), why));
             }
         }
         let second = spec["clusterIPs"].as_array().and_then(|l| l.get(1)).cloned();
@@ -123,7 +121,7 @@ impl State {
         let wants = kind == "NodePort"
             || (kind == "LoadBalancer" && spec["allocateLoadBalancerNodePorts"] != json!(false));
         let before: Vec<Value> = old.and_then(|o| o["spec"]["ports"].as_array().cloned()).unwrap_or_default();
-        let ports = spec["ports"].as_array_mut().into_iter().flatten();
+        let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
         for (at, port) in ports.enumerate() {
             let asked = port["nodePort"].as_i64().unwrap_or(0);
             if asked == 0 && !wants {

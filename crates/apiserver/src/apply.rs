@@ -253,9 +253,8 @@ fn conflict(conflicts: &[(&Manager, Vec<String>)]) -> Fault {
         } else {
             format!(" with subresource \"{}\"", m.subresource)
         };
-        match (m.operation.as_str(), m.time.as_str()) {
-            ("Update", "") => format!("\"{}\"{sub} using {}", m.name, m.api_version),
-            ("Update", time) => format!("\"{}\"{sub} using {} at {time}", m.name, m.api_version),
+        match m.operation.as_str() {
+            "Update" => format!("\"{}\"{sub} using {}", m.name, m.api_version),
             _ => format!("\"{}\"{sub}", m.name),
         }
     };

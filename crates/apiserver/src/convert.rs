@@ -118,6 +118,7 @@ fn autoscaler_to_v1(object: &mut Value) {
             status.insert("currentCPUUtilizationPercentage".into(), percent);
         }
         status.shift_remove("conditions");
+        status.entry("currentReplicas").or_insert(json!(0));
     }
     if !notes.is_empty() {
         if !object["metadata"]["annotations"].is_object() {

@@ -227,6 +227,8 @@ fn computed(name: &str, map: &mut Map<String, Value>) {
     }
 }
 
+const GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// Defaults of a whole object. `old` is absent on create.
 pub fn kind(kind: &Kind, old: Option<&Value>, object: &mut Value) {
     match (kind.group.as_str(), kind.plural.as_str()) {
@@ -246,11 +248,20 @@ pub fn kind(kind: &Kind, old: Option<&Value>, object: &mut Value) {
             }
         }
         ("apps", "statefulsets") => {
-            for claim in object["spec"]["volumeClaimTemplates"].as_array_mut().into_iter().flatten() {
+            let claims = object.pointer_mut("/spec/volumeClaimTemplates").and_then(Value::as_array_mut);
+            for claim in claims.into_iter().flatten() {
                 claim["apiVersion"] = json!("v1");
                 claim["kind"] = json!("PersistentVolumeClaim");
                 claim["status"] = json!({ "phase": "Pending" });
             }
+        }
+        ("apps", "daemonsets") => {
+            // Left from the first version of the kind, and still kept up by every server.
+            let changed = old.is_some_and(|o| o["spec"]["template"] != object["spec"]["template"]);
+            let before =
+                old.and_then(|o| o["metadata"]["annotations"][GENERATION].as_str()?.parse::<i64>().ok());
+            let now = before.map_or(1, |n| n + i64::from(changed));
+            object["metadata"]["annotations"][GENERATION] = json!(now.to_string());
         }
         ("batch", "jobs") if old.is_none() => job_selector(object),
         ("networking.k8s.io", "networkpolicies")
@@ -389,6 +400,12 @@ fn job_selector(object: &mut Value) {
         return;
     }
     let (uid, name) = (object["metadata"]["uid"].clone(), object["metadata"]["name"].clone());
+    // What is set already stays, and is refused by validation if it is wrong.
+    let set = |map: &mut Value, key: &str, value: &Value| {
+        if map[key].is_null() {
+            map[key] = value.clone();
+        }
+    };
     let labels = &mut object["spec"]["template"]["metadata"]["labels"];
     for (key, value) in [
         ("batch.kubernetes.io/controller-uid", &uid),
@@ -396,9 +413,13 @@ fn job_selector(object: &mut Value) {
         ("controller-uid", &uid),
         ("job-name", &name),
     ] {
-        labels[key] = value.clone();
+        set(labels, key, value);
     }
-    object["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"] = uid;
+    let labels = labels.clone();
+    set(&mut object["spec"]["selector"]["matchLabels"], "batch.kubernetes.io/controller-uid", &uid);
+    if object["metadata"]["labels"].is_null() {
+        object["metadata"]["labels"] = labels;
+    }
 }
 
 /// Guaranteed, Burstable or BestEffort.

@@ -109,13 +109,22 @@ pub fn group_version(kinds: &Kinds, group: &str, version: &str) -> Option<Value>
     if resources.is_empty() && !kinds.versions(group).iter().any(|v| v == version) {
         return None;
     }
-    Some(
-        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": resources }),
-    )
+    let mut list = json!({ "kind": "APIResourceList" });
+    if !group.is_empty() {
+        // The core group's list has never had one.
+        list["apiVersion"] = json!("v1");
+    }
+    list["groupVersion"] = json!(api_version(group, version));
+    list["resources"] = json!(resources);
+    Some(list)
 }
 
 fn verbs(kind: &Kind) -> Vec<&'static str> {
     // A namespace takes its content along; a collection of them is not deleted in one go.
+    if kind.custom {
+        // The order of the server that serves custom kinds.
+        return vec!["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    }
     VERBS.iter().copied().filter(|v| *v != "deletecollection" || !kind.is("", "namespaces")).collect()
 }
 

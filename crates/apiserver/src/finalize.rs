@@ -18,7 +18,12 @@ use crate::{State, convert, protobuf, types};
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 /// Keeps a definition until its objects are gone.
-pub const DEFINITION_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+const DEFINITION_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Keeps a claim while a pod uses it.
+pub const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+/// Keeps a volume while it is bound.
+pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 
 /// What happens to dependents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +131,9 @@ impl State {
 
     /// DELETE of a collection.
     pub fn delete_many(&mut self, call: &Call, body: &[u8]) -> Result<Reply, Fault> {
+        if call.target.kind.is("", "namespaces") {
+            return Err(Fault::method_not_allowed());
+        }
         let options = DeleteOptions::parse(call, body)?;
         let kind = call.target.kind.clone();
         let selector =
@@ -161,11 +169,12 @@ impl State {
             if let Some(want) = want
                 && *want != have(field)
             {
+                let what = if name == "UID" { "deleted and then recreated" } else { "modified" };
                 let why = format!(
-                    "Precondition failed: {name} in precondition: {want}, {name} in object meta: {}",
+                    "the {name} in the precondition ({want}) does not match the {name} in record ({}). The object might have been {what}",
                     have(field)
                 );
-                return Err(Fault::conflict(&kind.group, &kind.plural, &key.name, &why));
+                return Err(Fault::conflict(&kind.group, &kind.kind, &key.name, &why));
             }
         }
         const LASTING: &[&str] = &["default", "kube-system", "kube-public"];
@@ -187,6 +196,10 @@ impl State {
             }
         }
         let is_namespace = &*key.resource == "namespaces";
+        let is_definition = &*key.resource == "customresourcedefinitions.apiextensions.k8s.io";
+        if is_definition && !terminating(&object) {
+            pending.push(DEFINITION_CLEANUP.into());
+        }
         let must_wait = !pending.is_empty() || is_namespace;
         let mut marked = (*object).clone();
         if pending.is_empty() {
@@ -195,7 +208,11 @@ impl State {
             marked["metadata"]["finalizers"] = json!(pending);
         }
         if must_wait && !terminating(&marked) {
-            self.mark(&mut marked);
+            if is_namespace || is_definition {
+                marked["metadata"]["deletionTimestamp"] = json!(self.timestamp());
+            } else {
+                self.mark(&mut marked);
+            }
             if is_namespace {
                 marked["status"]["phase"] = json!("Terminating");
             }
@@ -204,7 +221,12 @@ impl State {
             return Ok(Arc::new(marked));
         }
         if !must_wait {
-            return Ok(self.remove(key).unwrap_or(object));
+            let mut last = self.remove(key).unwrap_or(object);
+            if &*key.resource == "pods" {
+                // A pod is always deleted gracefully, if only with no time to lose.
+                self.mark(Arc::make_mut(&mut last));
+            }
+            return Ok(last);
         }
         let marked = if marked == *object { object } else { self.commit(kind, key.clone(), marked) };
         self.proceed(key);
@@ -240,9 +262,40 @@ impl State {
         if pending.iter().any(|f| f == DEFINITION_CLEANUP) {
             self.clean_definition(key);
         }
+        self.release_storage(key);
         if &*key.resource == "namespaces" {
             self.empty_namespace(&key.name);
         }
+    }
+
+    /// A terminating claim that no pod uses goes, and a terminating volume that is not bound.
+    fn release_storage(&mut self, key: &Key) {
+        let Some(object) = self.store.get(key).cloned().filter(|o| terminating(o)) else { return };
+        let pending = finalizers(&object);
+        let holds = |name: &str| pending.iter().any(|f| f == name);
+        if &*key.resource == "persistentvolumeclaims" && holds(CLAIM_PROTECTION) {
+            let uses = |pod: &Value| {
+                // A pod that no node has taken uses nothing yet.
+                let running = pod["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty())
+                    && !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+                let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+                running && volumes.any(|v| v["persistentVolumeClaim"]["claimName"] == json!(key.name))
+            };
+            if !self.store.list("pods", &key.namespace).any(|(_, pod)| uses(pod)) {
+                self.drop_finalizer(key, CLAIM_PROTECTION);
+            }
+        }
+        if &*key.resource == "persistentvolumes" && holds(VOLUME_PROTECTION) && !self.is_bound(&object) {
+            self.drop_finalizer(key, VOLUME_PROTECTION);
+        }
+    }
+
+    fn is_bound(&self, volume: &Value) -> bool {
+        let text = |value: &Value| value.as_str().unwrap_or("").to_string();
+        let claim = &volume["spec"]["claimRef"];
+        let key = Key::new("persistentvolumeclaims", &text(&claim["namespace"]), &text(&claim["name"]));
+        volume["status"]["phase"] == json!("Bound")
+            && self.store.get(&key).is_some_and(|c| c["metadata"]["uid"] == claim["uid"])
     }
 
     /// After an update: the last finalizer may be gone, or one of ours may have appeared.
@@ -468,22 +521,35 @@ impl State {
         names.dedup();
         let names: Vec<String> =
             names.iter().map(|f| format!("{f} in {} resource instances", count(&waiting, f))).collect();
+        let dotted = |r: &str| if r.contains('.') { r.to_string() } else { format!("{r}.") };
         let resources: Vec<String> =
-            resources.iter().map(|(r, n)| format!("{r}. has {n} resource instances")).collect();
+            resources.iter().map(|(r, n)| format!("{} has {n} resource instances", dotted(r))).collect();
         let now = self.timestamp();
-        let condition = |kind: &str, reason: &str, message: String| json!({ "type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now });
-        let mut conditions = vec![condition(
-            "NamespaceContentRemaining",
-            "SomeResourcesRemain",
-            format!("Some resources are remaining: {}", resources.join(", ")),
-        )];
-        if !names.is_empty() {
-            conditions.push(condition(
-                "NamespaceFinalizersRemaining",
-                "SomeFinalizersRemain",
-                format!("Some content in the namespace has finalizers remaining: {}", names.join(", ")),
-            ));
-        }
+        let remaining = format!("Some resources are remaining: {}", resources.join(", "));
+        let held = format!("Some content in the namespace has finalizers remaining: {}", names.join(", "));
+        let held = match names.is_empty() {
+            true => (false, "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+            false => (true, "SomeFinalizersRemain", held.as_str()),
+        };
+        let conditions: Vec<Value> = [
+            ("NamespaceDeletionDiscoveryFailure", (false, "ResourcesDiscovered", "All resources successfully discovered")),
+            (
+                "NamespaceDeletionGroupVersionParsingFailure",
+                (false, "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+            ),
+            (
+                "NamespaceDeletionContentFailure",
+                (false, "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+            ),
+            ("NamespaceContentRemaining", (true, "SomeResourcesRemain", remaining.as_str())),
+            ("NamespaceFinalizersRemaining", held),
+        ]
+        .into_iter()
+        .map(|(kind, (on, reason, message))| {
+            let status = if on { "True" } else { "False" };
+            json!({ "type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message })
+        })
+        .collect();
         let told = |object: &Value| -> Vec<Value> {
             let list = object["status"]["conditions"].as_array().into_iter().flatten();
             list.map(|c| c["message"].clone()).collect()
@@ -522,6 +588,17 @@ impl State {
     /// What else ends when an object has been removed.
     fn forget(&mut self, key: &Key, last: &Value) {
         match &*key.resource {
+            "pods" => {
+                for volume in last["spec"]["volumes"].as_array().into_iter().flatten() {
+                    if let Some(claim) = volume["persistentVolumeClaim"]["claimName"].as_str() {
+                        self.release_storage(&Key::new("persistentvolumeclaims", &key.namespace, claim));
+                    }
+                }
+            }
+            "persistentvolumeclaims" => {
+                let volume = last["spec"]["volumeName"].as_str().unwrap_or("");
+                self.release_storage(&Key::new("persistentvolumes", "", volume));
+            }
             "customresourcedefinitions.apiextensions.k8s.io" => {
                 let group = last["spec"]["group"].as_str().unwrap_or("");
                 let plural = last["spec"]["names"]["plural"].as_str().unwrap_or("");

@@ -5,10 +5,11 @@ use axum::extract::State as Extract;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
-use crate::kinds::split_api_version;
+use crate::kinds::{Kinds, split_api_version};
 use crate::request::{self, Query, Route, Target, Verb, View};
 use crate::rest::{Call, Reply};
 use crate::status::Fault;
+use crate::storage::Key;
 use crate::{Access, ApiServer, discovery, openapi, review, watch};
 
 /// Objects in a restore can be large; a real server accepts 3 MiB.
@@ -130,12 +131,21 @@ fn resource(
             return review::answer(server, method, headers, body, plural, &namespace);
         }
         Route::Absent => return Err(Fault::unavailable()),
+        Route::NoSub(kind, name) => return Err(Fault::not_found(&kind.group, &kind.plural, &name)),
+        Route::Unknown if Kinds::default().versions(group).iter().any(|v| v == version) => {
+            return Err(Fault::no_such_resource());
+        }
         Route::Unknown => return Err(Fault::no_such_path()),
     };
     let named = !target.name.is_empty();
-    let verb = Verb::of(method, named, query.on("watch")).ok_or_else(Fault::method_not_allowed)?;
+    let verb = Verb::of(method, named, !target.sub.is_empty(), query.on("watch"))
+        .ok_or_else(Fault::method_not_allowed)?;
     permit(server, &target, verb)?;
     if matches!(target.sub.as_str(), "log" | "exec" | "attach" | "portforward") {
+        let key = Key::new("pods", &target.namespace, &target.name);
+        if server.shared.lock().store.get(&key).is_none() {
+            return Err(Fault::not_found("", "pods", &target.name));
+        }
         return Err(Fault::not_implemented(&format!("pods/{}", target.sub)));
     }
     if !verb.reads() && server.shared.options.read_only {
@@ -143,7 +153,7 @@ fn resource(
     }
     let (view, yaml) = request::view(headers)?;
     let call = Call {
-        dry_run: query.dry_run()?,
+        dry_run: query.dry_run(verb)?,
         manager: request::manager(&query, headers),
         content_type: request::content_type(headers),
         target,

@@ -29,15 +29,14 @@ pub fn merge(target: &mut Value, patch: &Value) {
 
 /// RFC 6902.
 pub fn json_patch(target: &mut Value, patch: Value) -> Result<(), Fault> {
-    let patch: json_patch::Patch = serde_json::from_value(patch)
-        .map_err(|e| Fault::bad_request(format!("error decoding patch: {e}")))?;
-    json_patch::patch(target, &patch).map_err(|e| Fault {
+    let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|e| {
+        Fault::bad_request(format!("json: cannot unmarshal into Go value of type jsonpatch.Patch: {e}"))
+    })?;
+    json_patch::patch(target, &patch).map_err(|_| Fault {
         code: 422,
         reason: "Invalid",
         message: "the server rejected our request due to an error in our request".into(),
-        details: Some(
-            json!({ "causes": [{ "reason": "UnexpectedServerResponse", "message": e.to_string() }] }),
-        ),
+        details: Some(json!({})),
         plain: false,
     })
 }
@@ -144,7 +143,7 @@ fn strategic_list(
                 for item in patch {
                     if item.get(key).is_none_or(Value::is_null) {
                         let why = format!("map: {item} does not contain declared merge key: {key}");
-                        return Err(Fault::bad_request(why));
+                        return Err(Fault::raw(500, why));
                     }
                     if item.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
                         merged.retain(|m| id(m) != id(item));

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method};
 use serde_json::Value;
 
 use crate::kinds::{Kind, Kinds};
-use crate::status::Fault;
+use crate::status::{Cause, Fault};
 
 /// What a path below `/api` or `/apis` points at.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub enum Route {
     Review(&'static str, String),
     /// An aggregated API without a server.
     Absent,
+    /// A subresource that a custom kind does not have.
+    NoSub(Arc<Kind>, String),
     /// Nothing.
     Unknown,
 }
@@ -69,6 +71,9 @@ pub fn route(kinds: &Kinds, group: &str, version: &str, parts: &[&str]) -> Route
         "scale" => served.scale.is_some(),
         other => kind.extra.iter().any(|e| e.0 == other),
     };
+    if scoped && !known_sub && kind.custom {
+        return Route::NoSub(kind.clone(), name.to_string());
+    }
     if !scoped || !known_sub {
         return Route::Unknown;
     }
@@ -104,12 +109,13 @@ pub enum Verb {
 
 impl Verb {
     /// The verb of a method; a `watch=true` list is a watch.
-    pub fn of(method: &Method, named: bool, watch: bool) -> Option<Verb> {
+    pub fn of(method: &Method, named: bool, sub: bool, watch: bool) -> Option<Verb> {
         Some(match (method.as_str(), named) {
             ("GET" | "HEAD", _) if watch => Verb::Watch,
             ("GET" | "HEAD", true) => Verb::Get,
             ("GET" | "HEAD", false) => Verb::List,
-            ("POST", _) => Verb::Create,
+            // Subresources are posted to; objects are not.
+            ("POST", _) if !named || sub => Verb::Create,
             ("PUT", true) => Verb::Update,
             ("PATCH", true) => Verb::Patch,
             ("DELETE", true) => Verb::Delete,
@@ -167,13 +173,22 @@ impl Query {
         self.0.iter().filter(|(k, _)| k == key).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// `dryRun=All`; any other value is refused.
-    pub fn dry_run(&self) -> Result<bool, Fault> {
+    /// `dryRun=All`; any other value is refused, in the name of the verb's options.
+    pub fn dry_run(&self, verb: Verb) -> Result<bool, Fault> {
         let values = self.every("dryRun");
         match values.iter().find(|v| **v != "All") {
-            Some(other) => Err(Fault::bad_request(format!(
-                "Invalid value for dryRun: [{other}]: Unsupported value: \"{other}\": supported values: \"All\""
-            ))),
+            Some(other) => {
+                let kind = match verb {
+                    Verb::Create => "CreateOptions",
+                    Verb::Update => "UpdateOptions",
+                    Verb::Patch => "PatchOptions",
+                    _ => "DeleteOptions",
+                };
+                let message =
+                    format!("Unsupported value: []string{{\"{other}\"}}: supported values: \"All\"");
+                let cause = Cause { reason: "FieldValueNotSupported", field: "dryRun".into(), message };
+                Err(Fault::invalid("meta.k8s.io", kind, "", vec![cause]))
+            }
             None => Ok(!values.is_empty()),
         }
     }
@@ -305,7 +320,9 @@ pub fn body(content_type: &str, bytes: &[u8]) -> Result<Value, Fault> {
         "application/json" | "" => serde_json::from_slice(bytes)
             .map_err(|e| Fault::bad_request(format!("couldn't get version/kind; json parse error: {e}"))),
         "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(bytes),
-        other => Err(Fault::unsupported_media(other, "application/json, application/yaml")),
+        _ => Err(Fault::unsupported_media(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
@@ -358,7 +375,7 @@ mod tests {
                 }
                 Route::Review(plural, ns) => format!("review {plural} ns={ns}"),
                 Route::Absent => "absent".into(),
-                Route::Unknown => "404".into(),
+                Route::NoSub(..) | Route::Unknown => "404".into(),
             };
             assert_eq!(got, expect, "{group}/{version}/{path}");
         };

@@ -13,7 +13,7 @@ use crate::kinds::Kind;
 use crate::request::{self, Query, Target, Verb, View};
 use crate::schema::{self, Shape};
 use crate::select::Selector;
-use crate::status::Fault;
+use crate::status::{Cause, Fault};
 use crate::storage::Key;
 use crate::{State, convert, patch, protobuf, types};
 
@@ -111,7 +111,9 @@ impl State {
         let resource = convert::stored_resource(kind);
         let limit: usize = match call.query.get("limit") {
             "" => 0,
-            text => text.parse().map_err(|_| Fault::bad_request(format!("invalid limit {text:?}")))?,
+            text => text.parse().map_err(|_| {
+                Fault::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            })?,
         };
         let now = self.store.revision();
         let asked = wanted_revision(&call.query, now)?;
@@ -146,6 +148,10 @@ impl State {
             if limit == 0 { rest.by_ref().collect() } else { rest.by_ref().take(limit).collect() };
         let left = rest.count();
         let mut metadata = json!({ "resourceVersion": revision.to_string() });
+        if kind.custom {
+            // Lists of custom kinds always say it, and an empty token means the end.
+            metadata["continue"] = json!("");
+        }
         if let (Some((last, _)), true) = (page.last(), left > 0) {
             metadata["continue"] = json!(format!("{revision}:{}/{}", last.namespace, last.name));
             if selector.is_empty() {
@@ -194,17 +200,27 @@ impl State {
         let api_version = kind.api_version(&target.version);
         if !object.is_object() {
             return Err(Fault::bad_request(
-                "couldn't get version/kind; json parse error: the body is not an object",
+                "the object provided is unrecognized: couldn't get version/kind; json parse error: the body is not an object",
             ));
         }
         for (field, expect) in [("apiVersion", api_version.as_str()), ("kind", kind.kind.as_str())] {
             match object.get(field).and_then(Value::as_str).unwrap_or("") {
+                "" if kind.custom => {
+                    let name = if field == "kind" { "Kind" } else { "apiVersion" };
+                    return Err(Fault::bad_request(format!("Object '{name}' is missing in '{object}'")));
+                }
                 "" => object[field] = json!(expect),
                 same if same == expect => {}
+                other if field == "kind" && kind.custom => {
+                    let name = object["metadata"]["name"].as_str().unwrap_or("");
+                    let cause = Cause::invalid("kind", &json!(other), format!("must be {expect}"));
+                    return Err(Fault::invalid(&kind.group, other, name, vec![cause]));
+                }
                 other if field == "kind" => {
                     return Err(Fault::bad_request(format!(
-                        "{other} in version \"{}\" cannot be handled as a {expect}: converting ({api_version}, {other}) to ({api_version}, {expect}): unknown conversion",
-                        target.version
+                        "{other} in version \"{version}\" cannot be handled as a {expect}: converting ({version}.{other}) to ({}.{expect}): unknown conversion",
+                        types::short_group(&kind.group),
+                        version = target.version,
                     )));
                 }
                 other => {
@@ -317,13 +333,10 @@ impl State {
         };
         let version = object["metadata"]["resourceVersion"].as_str().unwrap_or("").to_string();
         if version.is_empty() && !unconditional(kind) {
-            let cause = crate::status::Cause::invalid(
-                "metadata.resourceVersion",
-                &json!(0),
-                "must be specified for an update",
-            );
-            let cause = crate::status::Cause { message: cause.message.replace("0:", "0x0:"), ..cause };
-            return Err(Fault::invalid(&kind.group, &kind.kind, name, vec![cause]));
+            let cause =
+                Cause::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+            let cause = Cause { message: cause.message.replace("0:", "0x0:"), ..cause };
+            return Err(Fault::invalid(&kind.group, &kind.plural, name, vec![cause]));
         }
         let mut object = object;
         convert::to_stored(kind, &call.target.version, &mut object);
@@ -357,7 +370,11 @@ impl State {
         let uid = new["metadata"]["uid"].as_str().unwrap_or("");
         let have = current["metadata"]["uid"].as_str().unwrap_or("");
         if !uid.is_empty() && uid != have {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {have}");
+            let path =
+                format!("/registry/{}/{}/{name}", kind.plural, call.target.namespace).replace("//", "/");
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {have}"
+            );
             return Err(Fault::conflict(&kind.group, &kind.plural, name, &why));
         }
         self.admit_update(kind, current, &mut new, self.part(call))?;
@@ -387,7 +404,7 @@ impl State {
             return self.server_side_apply(call, &key, current, body);
         }
         if !call.query.get("force").is_empty() {
-            let cause = crate::status::Cause::forbidden("force", "may not be specified for non-apply patch");
+            let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
             return Err(Fault::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
         let parse = || -> Result<Value, Fault> {
@@ -405,7 +422,7 @@ impl State {
                 "application/strategic-merge-patch+json" if !kind.custom => {
                     patch::strategic(call.shape(kind), object, &parse()?)?;
                 }
-                other => return Err(Fault::unsupported_media(other, supported)),
+                _ => return Err(Fault::unsupported_media(supported)),
             }
             Ok(())
         };
@@ -434,12 +451,19 @@ impl State {
         let target = call.target.clone();
         let kind = &target.kind;
         if call.query.get("fieldManager").is_empty() {
-            let cause = crate::status::Cause::required("fieldManager", "is required for apply patch");
+            let cause = Cause::required("fieldManager", "is required for apply patch");
             return Err(Fault::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
         let mut config = request::yaml(body)?;
         if !config.is_object() {
             return Err(Fault::bad_request("error decoding YAML: the body is not an object"));
+        }
+        let expect = kind.api_version(&target.version);
+        let version = config["apiVersion"].as_str().unwrap_or("");
+        if version != expect {
+            return Err(Fault::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {expect}"
+            )));
         }
         if !config["metadata"]["managedFields"].is_null() {
             return Err(Fault::bad_request("metadata.managedFields must be nil"));
@@ -571,7 +595,7 @@ fn check_identity(kind: &Kind, object: &Value, name: &str, namespace: &str) -> R
     }
     if kind.namespaced && !own_namespace.is_empty() && own_namespace != namespace {
         return Err(Fault::bad_request(format!(
-            "the namespace of the object ({own_namespace}) does not match the namespace on the URL ({namespace})"
+            "the namespace of the object ({own_namespace}) does not match the namespace on the request ({namespace})"
         )));
     }
     Ok(())
@@ -618,15 +642,12 @@ fn wanted_revision(query: &Query, now: u64) -> Result<Option<u64>, Fault> {
         return Ok(None);
     }
     let revision: u64 = text.parse().map_err(|_| {
-        let cause = crate::status::Cause::invalid(
-            "resourceVersion",
-            &json!(text),
-            "strconv.ParseUint: parsing: invalid syntax",
-        );
-        Fault::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        Fault::raw(500, format!("resourceVersion: Invalid value: {text:?}: {why}"))
     })?;
     if revision > now {
-        let mut fault = Fault::raw(504, format!("Too large resource version: {revision}, current: {now}"));
+        let mut fault =
+            Fault::raw(504, format!("Timeout: Too large resource version: {revision}, current: {now}"));
         fault.reason = "Timeout";
         fault.details = Some(json!({
             "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
@@ -643,5 +664,5 @@ fn parse_token(token: &str, resource: &str) -> Result<(u64, Key), Fault> {
         let (namespace, name) = after.split_once('/')?;
         Some((revision.parse().ok()?, Key::new(resource, namespace, name)))
     };
-    read().ok_or_else(|| Fault::bad_request("continue key is not valid"))
+    read().ok_or_else(|| Fault::bad_request("invalid continue token: continue key is not valid"))
 }

@@ -31,7 +31,7 @@ pub(crate) fn answer(
     review["status"] = match plural {
         "selfsubjectaccessreviews" | "subjectaccessreviews" | "localsubjectaccessreviews" => {
             let allowed = allowed(server, &review["spec"], namespace);
-            json!({ "allowed": allowed, "denied": !allowed })
+            if allowed { json!({ "allowed": true }) } else { json!({ "allowed": false, "denied": true }) }
         }
         "selfsubjectrulesreviews" => json!({
             "incomplete": server.shared.options.deny.is_some(),

@@ -240,6 +240,7 @@ pub fn conform(shape: Shape<'_>, value: &mut Value, path: &str) -> Result<(), St
             ('n', v) if !v.is_number() => return wrong(v, "float64"),
             ('x', v) if !v.is_string() && !v.is_i64() => return wrong(v, "intstr.IntOrString"),
             ('q', Value::Number(number)) => *value = json!(number.to_string()),
+            ('y', Value::String(text)) if !is_base64(text) => return Err("illegal base64 data".into()),
             ('q', v) if !v.is_string() => return wrong(v, "resource.Quantity"),
             _ => {}
         },
@@ -269,6 +270,19 @@ pub fn conform(shape: Shape<'_>, value: &mut Value, path: &str) -> Result<(), St
         Shape::Schema(_) | Shape::Unknown => {}
     }
     Ok(())
+}
+
+fn is_base64(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    let padded = text.len() - body.len();
+    // Line breaks are skipped by Go's decoder.
+    let letters = body.bytes().filter(|b| !matches!(b, b'\n' | b'\r'));
+    let (mut count, mut fits) = (0, true);
+    for byte in letters {
+        count += 1;
+        fits &= byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    }
+    fits && padded <= 2 && (count + padded) % 4 == 0
 }
 
 /// Fills in the defaults of a custom resource's schema.
@@ -352,25 +366,35 @@ pub fn validate(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Caus
         causes.push(Cause::unsupported(path, value, &texts));
     }
     let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
-    let mut measure = |what: &str, low: &str, high: &str, got: f64| {
+    let mut measure = |[least, most, unit]: [&str; 3], low: &str, high: &str, got: f64| {
         if let Some(low) = bound(low).filter(|low| got < *low) {
-            let why = format!("{path} in body should {what} at least {low}");
+            let why = format!("{path} in body should {least} {low}{unit}");
             causes.push(Cause::invalid(path, value, why));
         }
         if let Some(high) = bound(high).filter(|high| got > *high) {
-            let why = format!("{path} in body should {what} at most {high}");
+            let why = format!("{path} in body should {most} {high}{unit}");
             causes.push(Cause::invalid(path, value, why));
         }
     };
     match value {
         Value::Number(number) => {
-            measure("be", "minimum", "maximum", number.as_f64().unwrap_or(0.0));
+            measure(
+                ["be greater than or equal to", "be less than or equal to", ""],
+                "minimum",
+                "maximum",
+                number.as_f64().unwrap_or(0.0),
+            );
         }
         Value::String(text) => {
-            measure("be characters:", "minLength", "maxLength", text.chars().count() as f64);
+            measure(
+                ["be at least", "be at most", " chars long"],
+                "minLength",
+                "maxLength",
+                text.chars().count() as f64,
+            );
         }
         Value::Array(items) => {
-            measure("have items:", "minItems", "maxItems", items.len() as f64);
+            measure(["have at least", "have at most", " items"], "minItems", "maxItems", items.len() as f64);
             if let Some(inner) = schema.get("items") {
                 for (at, item) in items.iter().enumerate() {
                     validate(inner, item, &format!("{path}[{at}]"), causes);

@@ -210,7 +210,14 @@ fn parse_fields(text: &str, kind: &Kind) -> Result<Vec<(String, bool, String)>, 
             return Err(Fault::bad_request(format!("invalid field selector {part:?}: expected path=value")));
         };
         if path != "metadata.name" && path != "metadata.namespace" && !selectable.contains(&path) {
-            return Err(Fault::bad_request(format!("field label not supported: {path}")));
+            let why = if selectable.is_empty() && !kind.custom {
+                format!(
+                    "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                )
+            } else {
+                format!("field label not supported: {path}")
+            };
+            return Err(Fault::bad_request(why));
         }
         fields.push((path.to_string(), equal, value.replace("\\,", ",").replace("\\=", "=")));
     }

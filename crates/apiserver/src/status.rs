@@ -74,11 +74,7 @@ impl Cause {
 }
 
 fn shown(value: &Value) -> String {
-    match value {
-        Value::Object(_) => "\"object\"".into(),
-        Value::Array(_) => "\"array\"".into(),
-        other => other.to_string(),
-    }
+    value.to_string()
 }
 
 /// `deployments.apps "web"`: how messages name an object.
@@ -116,6 +112,13 @@ impl Fault {
     /// 404 for a path nobody serves; plain text, as from a real server.
     pub fn no_such_path() -> Fault {
         Fault { plain: true, ..Fault::new(404, "NotFound", "404 page not found\n") }
+    }
+
+    /// 404 for a resource that a built-in group does not have.
+    pub fn no_such_resource() -> Fault {
+        let mut fault = Fault::new(404, "NotFound", "the server could not find the requested resource");
+        fault.details = Some(json!({}));
+        fault
     }
 
     /// 503 for an aggregated API whose service does not answer; plain text, as from a real server.
@@ -221,9 +224,9 @@ impl Fault {
     }
 
     /// 415 for a body in a format we do not read.
-    pub fn unsupported_media(content_type: &str, supported: &str) -> Fault {
+    pub fn unsupported_media(supported: &str) -> Fault {
         let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {supported} (got {content_type})"
+            "the body of the request was in an unknown format - accepted media types include: {supported}"
         );
         Fault::new(415, "UnsupportedMediaType", message)
     }

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::finalize::terminating;
+use crate::finalize::{remove_field, terminating};
 use crate::kinds::Kind;
 use crate::request::{Query, Target, View};
 use crate::select::label_selector_text;
@@ -36,7 +36,8 @@ pub fn many(
             "kind": target.kind.list_kind,
             "apiVersion": target.kind.api_version(&target.version),
             "metadata": metadata,
-            "items": items,
+            // Real servers leave the kind of a built-in item to its list.
+            "items": items.into_iter().map(|item| if target.kind.custom { item } else { headless(item) }).collect::<Vec<Value>>(),
         }),
         View::Metadata => json!({
             "kind": "PartialObjectMetadataList",
@@ -46,6 +47,12 @@ pub fn many(
         }),
         View::Table(version) => table(target, version, query, items, metadata, now),
     }
+}
+
+fn headless(mut object: Value) -> Value {
+    remove_field(&mut object, "apiVersion");
+    remove_field(&mut object, "kind");
+    object
 }
 
 fn partial(object: Value) -> Value {

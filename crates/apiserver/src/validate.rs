@@ -17,18 +17,10 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
 /// (resource, path of a field that must be there).
 const REQUIRED: &[(&str, &str)] = &[
     ("daemonsets.apps", "spec.selector"),
-    ("daemonsets.apps", "spec.template.spec.containers"),
     ("deployments.apps", "spec.selector"),
-    ("deployments.apps", "spec.template.spec.containers"),
     ("replicasets.apps", "spec.selector"),
     ("statefulsets.apps", "spec.selector"),
-    ("statefulsets.apps", "spec.template.spec.containers"),
     ("cronjobs.batch", "spec.schedule"),
-    ("cronjobs.batch", "spec.jobTemplate.spec.template.spec.containers"),
-    ("jobs.batch", "spec.template.spec.containers"),
-    ("pods", "spec.containers"),
-    ("persistentvolumeclaims", "spec.accessModes"),
-    ("persistentvolumeclaims", "spec.resources.requests.storage"),
     ("persistentvolumes", "spec.accessModes"),
     ("persistentvolumes", "spec.capacity"),
     ("horizontalpodautoscalers.autoscaling", "spec.maxReplicas"),
@@ -53,7 +45,6 @@ const ENUMS: &[(&str, &str, &[&str])] = &[
     ("persistentvolumes", "spec.volumeMode", &["Block", "Filesystem"]),
     ("persistentvolumeclaims", "spec.volumeMode", &["Block", "Filesystem"]),
     ("cronjobs.batch", "spec.concurrencyPolicy", &["Allow", "Forbid", "Replace"]),
-    ("jobs.batch", "spec.template.spec.restartPolicy", &["OnFailure", "Never"]),
     ("deployments.apps", "spec.template.spec.restartPolicy", &["Always"]),
     ("statefulsets.apps", "spec.template.spec.restartPolicy", &["Always"]),
     ("daemonsets.apps", "spec.template.spec.restartPolicy", &["Always"]),
@@ -69,9 +60,6 @@ const IMMUTABLE: &[(&str, &str)] = &[
     ("jobs.batch", "spec.template"),
     ("jobs.batch", "spec.completionMode"),
     ("secrets", "type"),
-    ("storageclasses.storage.k8s.io", "provisioner"),
-    ("storageclasses.storage.k8s.io", "parameters"),
-    ("storageclasses.storage.k8s.io", "reclaimPolicy"),
     ("storageclasses.storage.k8s.io", "volumeBindingMode"),
     ("ingressclasses.networking.k8s.io", "spec.controller"),
     ("runtimeclasses.node.k8s.io", "handler"),
@@ -141,16 +129,51 @@ pub fn object(kind: &Kind, object: &Value) -> Vec<Cause> {
     ) {
         let labels = at(object, "spec.template.metadata.labels");
         let selector = at(object, "spec.selector");
-        if selector.is_object() && !label_selector_matches(selector, labels) {
+        if !selector.is_object() || !label_selector_matches(selector, labels) {
             let why = "`selector` does not match template `labels`";
             causes.push(Cause::invalid("spec.template.metadata.labels", labels, why));
         }
     }
-    for prefix in ["spec.template.spec", "spec", "spec.jobTemplate.spec.template.spec"] {
-        containers(at(object, prefix), prefix, &mut causes);
+    let pods = match resource.as_str() {
+        "pods" => "spec",
+        "cronjobs.batch" => "spec.jobTemplate.spec.template.spec",
+        "daemonsets.apps" | "deployments.apps" | "jobs.batch" | "replicasets.apps" | "statefulsets.apps" => {
+            "spec.template.spec"
+        }
+        _ => "",
+    };
+    if !pods.is_empty() {
+        containers(at(object, pods), pods, resource == "statefulsets.apps", &mut causes);
     }
     match resource.as_str() {
         "services" => service(&object["spec"], &mut causes),
+        "persistentvolumeclaims" => {
+            if object["spec"]["accessModes"].as_array().is_none_or(Vec::is_empty) {
+                causes.push(Cause::required("spec.accessModes", "at least 1 access mode is required"));
+            }
+            if object["spec"]["resources"]["requests"]["storage"].is_null() {
+                causes.push(Cause::required("spec.resources[storage]", ""));
+            }
+        }
+        "persistentvolumes" => {
+            let general = |key: &str| {
+                crate::types::get("core.v1.PersistentVolumeSpec")
+                    .and_then(|t| t.field(key))
+                    .is_none_or(|f| f.wire.len() < 2)
+            };
+            let spec = object["spec"].as_object().into_iter().flatten();
+            if spec.map(|(key, _)| key).all(|key| general(key)) {
+                causes.push(Cause::required("spec", "must specify a volume type"));
+            }
+        }
+        "jobs.batch" => job(object, &mut causes),
+        "ingresses.networking.k8s.io" => {
+            let spec = &object["spec"];
+            if spec["defaultBackend"].is_null() && spec["rules"].as_array().is_none_or(Vec::is_empty) {
+                let why = "either `defaultBackend` or `rules` must be specified";
+                causes.push(Cause::invalid("spec", &json!(null), why));
+            }
+        }
         "customresourcedefinitions.apiextensions.k8s.io" => definition(object, &mut causes),
         _ => {}
     }
@@ -177,37 +200,48 @@ fn metadata(kind: &Kind, metadata: &Value, causes: &mut Vec<Cause>) {
         causes.push(Cause::invalid("metadata.name", &metadata["name"], why));
     }
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
+        qualified_name("metadata.labels", key, causes);
         if !value.as_str().is_some_and(is_label_value) {
             causes.push(Cause::invalid("metadata.labels", value, LABEL_VALUE));
         }
-        let plain = key.rsplit('/').next().unwrap_or("");
-        if plain.is_empty() || !is_label_value(plain) {
-            let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-            causes.push(Cause::invalid("metadata.labels", &json!(key), why));
-        }
     }
-    for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
+    for key in metadata["annotations"].as_object().into_iter().flatten().map(|(key, _)| key) {
+        // Annotations differ in case only, so they are checked without it.
+        qualified_name("metadata.annotations", &key.to_lowercase(), causes);
+    }
+    for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
         for key in ["apiVersion", "kind", "name", "uid"] {
             if owner[key].as_str().unwrap_or("").is_empty() {
-                let why = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                causes.push(Cause::invalid(
-                    format!("metadata.ownerReferences[{index}].{key}"),
-                    &owner[key],
-                    why,
-                ));
+                let what = if key == "apiVersion" { "version" } else { key };
+                let field = format!("metadata.ownerReferences.{key}");
+                causes.push(Cause::invalid(field, &json!(""), format!("{what} must not be empty")));
             }
         }
     }
-    for finalizer in metadata["finalizers"].as_array().into_iter().flatten() {
+    for (index, finalizer) in metadata["finalizers"].as_array().into_iter().flatten().enumerate() {
         let known = matches!(finalizer.as_str(), Some("orphan" | "foregroundDeletion" | "kubernetes"));
         if !known && !finalizer.as_str().is_some_and(|f| f.contains('/') || f.contains('.')) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
-            causes.push(Cause::invalid("metadata.finalizers", finalizer, why));
+            causes.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, why));
         }
     }
 }
 
-fn containers(spec: &Value, prefix: &str, causes: &mut Vec<Cause>) {
+fn qualified_name(field: &str, key: &str, causes: &mut Vec<Cause>) {
+    let (prefix, name) = key.split_once('/').unwrap_or(("", key));
+    if key.contains('/') && !is_subdomain(prefix) {
+        causes.push(Cause::invalid(field, &json!(key), format!("prefix part {SUBDOMAIN}")));
+    }
+    if name.is_empty() || !is_label_value(name) {
+        let why = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+        causes.push(Cause::invalid(field, &json!(key), why));
+    }
+}
+
+fn containers(spec: &Value, prefix: &str, claims: bool, causes: &mut Vec<Cause>) {
+    if spec["containers"].as_array().is_none_or(Vec::is_empty) {
+        causes.push(Cause::required(format!("{prefix}.containers"), ""));
+    }
     for list in ["initContainers", "containers"] {
         let mut seen: Vec<&str> = Vec::new();
         for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
@@ -222,14 +256,14 @@ fn containers(spec: &Value, prefix: &str, causes: &mut Vec<Cause>) {
                 }
                 name => seen.push(name),
             }
-            if container["image"].as_str().unwrap_or("").is_empty() && prefix == "spec" {
+            if container["image"].as_str().unwrap_or("").is_empty() {
                 causes.push(Cause::required(format!("{path}.image"), ""));
             }
             for (mount, volume) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
                 let known =
                     spec["volumes"].as_array().into_iter().flatten().any(|v| v["name"] == volume["name"]);
                 // A stateful set's claims are volumes too; its pods get them on creation.
-                if !known && prefix == "spec" {
+                if !known && !claims {
                     let cause = Cause::invalid("", &volume["name"], "");
                     let message = cause
                         .message
@@ -241,6 +275,39 @@ fn containers(spec: &Value, prefix: &str, causes: &mut Vec<Cause>) {
                 }
             }
         }
+    }
+}
+
+/// A job that does not choose its pods itself must be selected by its own uid. This is where a job
+/// restored with the labels of its former self is refused.
+fn job(object: &Value, causes: &mut Vec<Cause>) {
+    let spec = &object["spec"];
+    if !matches!(spec["template"]["spec"]["restartPolicy"].as_str(), Some("OnFailure" | "Never")) {
+        causes.push(Cause::required(
+            "spec.template.spec.restartPolicy",
+            "valid values: \"OnFailure\", \"Never\"",
+        ));
+    }
+    if spec["manualSelector"] == json!(true) {
+        return;
+    }
+    let (uid, name) = (&object["metadata"]["uid"], &object["metadata"]["name"]);
+    let mut expected = json!({});
+    for (key, want) in [
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("batch.kubernetes.io/job-name", name),
+        ("controller-uid", uid),
+        ("job-name", name),
+    ] {
+        expected[key] = want.clone();
+        let labels = &spec["template"]["metadata"]["labels"];
+        if labels[key] != *want {
+            let why = format!("must be '{}'", want.as_str().unwrap_or(""));
+            causes.push(Cause::invalid("spec.template.metadata.labels", labels, why));
+        }
+    }
+    if !label_selector_matches(&spec["selector"], &expected) {
+        causes.push(Cause::invalid("spec.selector", &spec["selector"], "`selector` not auto-generated"));
     }
 }
 
@@ -290,6 +357,20 @@ fn definition(object: &Value, causes: &mut Vec<Cause>) {
 /// What is wrong with a change.
 pub fn change(kind: &Kind, old: &Value, new: &Value, part: Part) -> Vec<Cause> {
     let mut causes = Vec::new();
+    let finalizers =
+        |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    if old["metadata"]["deletionTimestamp"].is_string() {
+        let before = finalizers(old);
+        let new: Vec<Value> = finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
+        if !new.is_empty() {
+            let list: Vec<String> = new.iter().map(Value::to_string).collect();
+            let why = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                list.join(", ")
+            );
+            causes.push(Cause::forbidden("metadata.finalizers", &why));
+        }
+    }
     if kind.custom || part != Part::Main {
         return causes;
     }
@@ -319,6 +400,13 @@ pub fn change(kind: &Kind, old: &Value, new: &Value, part: Part) -> Vec<Cause> {
             if old["roleRef"] != new["roleRef"] =>
         {
             causes.push(Cause::invalid("roleRef", &new["roleRef"], "cannot change roleRef"));
+        }
+        "storageclasses.storage.k8s.io" => {
+            for field in ["provisioner", "parameters", "reclaimPolicy"] {
+                if old[field] != new[field] {
+                    causes.push(Cause::forbidden(field, &format!("updates to {field} are forbidden.")));
+                }
+            }
         }
         "services" => {
             let (before, after) = (&old["spec"]["clusterIP"], &new["spec"]["clusterIP"]);
@@ -448,7 +536,8 @@ mod tests {
             named("a", json!({"containers": [{"name": "c"}, {"name": "c", "image": "i"}]})),
             &["spec.containers[0].image", "spec.containers[1].name"],
         );
-        check("apps", "deployments", named("a", json!({"template": {"spec": pod}})), &["spec.selector"]);
+        let unlabelled = named("a", json!({"template": {"spec": pod}}));
+        check("apps", "deployments", unlabelled, &["spec.selector", "spec.template.metadata.labels"]);
         check(
             "apps",
             "deployments",
@@ -464,11 +553,19 @@ mod tests {
             "jobs",
             named(
                 "a",
-                json!({"template": {"spec": {"restartPolicy": "Always",
+                json!({"manualSelector": true, "template": {"spec": {"restartPolicy": "Always",
             "containers": [{"name": "c", "image": "i"}]}}}),
             ),
             &["spec.template.spec.restartPolicy"],
         );
+        // A job restored with the labels of its former self.
+        let former = json!({"controller-uid": "old", "job-name": "a", "batch.kubernetes.io/controller-uid": "old",
+            "batch.kubernetes.io/job-name": "a"});
+        let job = json!({"metadata": {"name": "a", "uid": "new"}, "spec": {
+            "selector": {"matchLabels": {"controller-uid": "old"}}, "template": {"metadata": {"labels": former},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+        let labels = "spec.template.metadata.labels";
+        check("batch", "jobs", job, &[labels, labels, "spec.selector"]);
     }
 
     #[test]
