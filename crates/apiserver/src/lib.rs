@@ -21,6 +21,7 @@
 mod admit;
 mod allocate;
 mod apply;
+mod columns;
 mod convert;
 mod defaults;
 mod discovery;

@@ -282,7 +282,7 @@ fn is_base64(text: &str) -> bool {
         count += 1;
         fits &= byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     }
-    fits && padded <= 2 && (count + padded) % 4 == 0
+    fits && padded <= 2 && (count + padded).is_multiple_of(4)
 }
 
 /// Fills in the defaults of a custom resource's schema.
