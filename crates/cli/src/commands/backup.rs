@@ -72,7 +72,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         cancel: ctx.interrupt.cancel.clone(),
         progress: progress.clone(),
     };
-    let plan = plan(&cluster, &means, &options).await?;
+    let plan =
+        plan(&cluster, &means, &options).await.map_err(|e| match (Failure::from(e), &args.selector) {
+            (f, Some(labels)) if f.exit == Exit::NotFound => {
+                f.next(format!("look what has these labels: kubectl get all --all-namespaces -l '{labels}'"))
+            }
+            (f, None) if f.exit == Exit::NotFound => f.next("`holdfast discover` lists what there is"),
+            (f, _) => f,
+        })?;
     if args.dry_run {
         progress.finish();
         match ctx.out.is_table() {
