@@ -56,53 +56,70 @@ pub fn waves(items: &[Item]) -> (Vec<Wave>, Vec<Finding>) {
 fn levels(items: &[Item], members: &[usize], findings: &mut Vec<Finding>) -> Vec<Vec<usize>> {
     let by_key: BTreeMap<&ObjectKey, usize> =
         members.iter().map(|index| (&items[*index].key, *index)).collect();
-    let mut waiting: BTreeMap<usize, BTreeSet<usize>> = members
-        .iter()
-        .map(|index| {
-            let needs = items[*index].needs.iter().filter_map(|key| by_key.get(key).copied());
-            (*index, needs.filter(|needed| needed != index).collect())
-        })
-        .collect();
+    // Who waits for whom, both ways, so that the work grows with the number of references.
+    let mut waits: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    let mut awaited_by: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut layer = Vec::new();
+    for index in members {
+        let needs = items[*index].needs.iter().filter_map(|key| by_key.get(key).copied());
+        let needs: BTreeSet<usize> = needs.filter(|needed| needed != index).collect();
+        if needs.is_empty() {
+            layer.push(*index);
+            continue;
+        }
+        for needed in &needs {
+            awaited_by.entry(*needed).or_default().push(*index);
+        }
+        waits.insert(*index, needs);
+    }
     let mut layers = Vec::new();
-    while !waiting.is_empty() {
-        let mut layer: Vec<usize> = members
-            .iter()
-            .copied()
-            .filter(|index| waiting.get(index).is_some_and(BTreeSet::is_empty))
-            .collect();
+    loop {
         if layer.is_empty() {
-            layer = vec![cut(items, members, &waiting, findings)];
+            if waits.is_empty() {
+                return layers;
+            }
+            let first = cut(items, members, &waits, findings);
+            waits.remove(&first);
+            layer.push(first);
         }
-        for index in &layer {
-            waiting.remove(index);
-        }
-        for needs in waiting.values_mut() {
-            for index in &layer {
-                needs.remove(index);
+        let mut next = Vec::new();
+        for done in &layer {
+            for waiting in awaited_by.remove(done).into_iter().flatten() {
+                if let Some(needs) = waits.get_mut(&waiting) {
+                    needs.remove(done);
+                    if needs.is_empty() {
+                        waits.remove(&waiting);
+                        next.push(waiting);
+                    }
+                }
             }
         }
-        layers.push(layer);
+        next.sort_by(|a, b| items[*a].key.cmp(&items[*b].key));
+        layers.push(std::mem::replace(&mut layer, next));
     }
-    layers
 }
 
 /// Everything left waits for something: finds one circle, and lets its first object go ahead.
 fn cut(
     items: &[Item],
     members: &[usize],
-    waiting: &BTreeMap<usize, BTreeSet<usize>>,
+    waits: &BTreeMap<usize, BTreeSet<usize>>,
     findings: &mut Vec<Finding>,
 ) -> usize {
-    // Following any need from any waiting object must come back to an object already seen.
-    let mut path: Vec<usize> =
-        members.iter().copied().filter(|index| waiting.contains_key(index)).take(1).collect();
+    // Following needs from any waiting object must come back to an object already seen.
+    let mut path = Vec::new();
+    let mut place: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut at = members.iter().copied().find(|index| waits.contains_key(index));
     let circle = loop {
-        let Some(last) = path.last().copied() else { break Vec::new() };
-        let Some(next) = waiting.get(&last).and_then(|needs| needs.first()).copied() else { break path };
-        if let Some(start) = path.iter().position(|index| *index == next) {
-            break path.split_off(start);
+        let Some(index) = at else { break path };
+        if let Some(start) = place.get(&index) {
+            break path.split_off(*start);
         }
-        path.push(next);
+        place.insert(index, path.len());
+        path.push(index);
+        // In the order of the keys, so that the result does not depend on that of the items.
+        let needs = waits.get(&index).into_iter().flatten().copied();
+        at = needs.min_by(|a, b| items[*a].key.cmp(&items[*b].key));
     };
     let first = circle.iter().copied().min_by(|a, b| items[*a].key.cmp(&items[*b].key)).unwrap_or_default();
     let names: Vec<String> = circle.iter().map(|index| items[*index].key.to_string()).collect();

@@ -13,6 +13,7 @@ use repo::{Cancel, CommitId, Env, Finding, Progress, Reader, Timestamp};
 use serde_json::{Value, json};
 
 use super::decide::{RESTORING, WAITING, is_apply_unable, pair};
+use super::only::definition_key;
 use super::{
     Action, ApprovedPlan, Deadlines, Done, Method, ObjectResult, OnConflict, PlannedWave, Report, Step,
     WaveResult,
@@ -112,6 +113,8 @@ pub(super) struct Run<'a> {
     pub(super) uids: Mutex<BTreeMap<ObjectKey, String>>,
     /// Claims whose data is not in though it should be.
     pub(super) empty: Mutex<BTreeSet<ObjectKey>>,
+    /// Namespaces and definitions that could not be restored.
+    lost: Mutex<BTreeSet<ObjectKey>>,
     /// Claims that get data.
     filled: BTreeSet<ObjectKey>,
 }
@@ -119,6 +122,8 @@ pub(super) struct Run<'a> {
 /// What one attempt came to.
 enum Attempt {
     Finished(ObjectResult),
+    /// Somebody pressed stop before its turn.
+    NotTried,
     /// May succeed when everything else is there.
     Later(Box<Step>, ApiError),
 }
@@ -146,6 +151,7 @@ impl ApprovedPlan {
                     .collect(),
             ),
             empty: Mutex::default(),
+            lost: Mutex::default(),
             filled: plan
                 .volumes
                 .iter()
@@ -160,16 +166,17 @@ impl ApprovedPlan {
             .filter(|step| !step.owners.is_empty() && writes(step.action))
             .cloned()
             .collect();
-        let awaited: Vec<(Step, bool)> = plan
+        let awaited: Vec<Step> = plan
             .waves
             .iter()
-            .flat_map(|wave| wave.steps.iter().map(|step| (step.clone(), wave.order >= Some(Order::Network))))
-            .filter(|(step, late)| *late && writes(step.action))
+            .filter(|wave| executor.deadlines.ready.is_some() && wave.order >= Some(Order::Network))
+            .flat_map(|wave| &wave.steps)
+            .filter(|step| writes(step.action))
+            .cloned()
             .collect();
-        executor.progress.total(
-            plan.waves.iter().map(|wave| wave.steps.len() as u64).sum(),
-            plan.volumes.iter().filter(|v| v.restore).map(|v| v.bytes).sum(),
-        );
+        let filled = plan.volumes.iter().filter(|volume| volume.restore);
+        let (files, bytes) = filled.fold((0, 0), |(f, b), volume| (f + volume.files, b + volume.bytes));
+        executor.progress.total(files, bytes);
         let mut volumes = Some(plan.volumes);
         let mut later = Vec::new();
         for wave in plan.waves {
@@ -193,7 +200,7 @@ impl ApprovedPlan {
             run.again(later, &mut report).await;
             run.link(linked, &mut report).await;
             if let Some(limit) = executor.deadlines.ready {
-                run.ready(awaited.into_iter().map(|(step, _)| step).collect(), limit, &mut report).await;
+                run.ready(awaited, limit, &mut report).await;
             }
         }
         report.cancelled |= executor.cancel.is_cancelled();
@@ -233,16 +240,21 @@ impl Run<'_> {
         while let Some(attempt) = attempts.next().await {
             match attempt {
                 Attempt::Finished(result) => {
-                    self.executor.progress.add(1, 0);
                     if matches!(result.done, Done::Created | Done::Updated) {
                         made.push(result.key.clone());
                     }
                     results.push(result);
                 }
+                Attempt::NotTried => report.cancelled = true,
                 Attempt::Later(step, error) => later.push((*step, error)),
             }
         }
         results.sort_by(|a, b| a.key.cmp(&b.key));
+        if matches!(wave.order, Some(Order::Namespace | Order::Definition)) {
+            let failed =
+                results.iter().filter(|result| result.done == Done::Failed).map(|result| result.key.clone());
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).extend(failed);
+        }
         results.into_iter().for_each(|result| report.add(result));
         match wave.order {
             Some(Order::Definition) => self.established(&made, report).await,
@@ -265,6 +277,15 @@ impl Run<'_> {
             Action::Skip | Action::Conflict => return finished(Done::Skipped, step.reason.clone()),
             Action::Create | Action::Update | Action::Replace => {}
         }
+        if self.executor.cancel.is_cancelled() {
+            return Attempt::NotTried;
+        }
+        if let Some(ground) = self.lost_ground(&step) {
+            return finished(
+                Done::Failed,
+                format!("{ground} could not be restored, and it cannot be without"),
+            );
+        }
         if let Some(claim) = self.held_by(&step) {
             return finished(
                 Done::Failed,
@@ -280,6 +301,13 @@ impl Run<'_> {
         }
     }
 
+    /// The namespace or definition that this needs and that failed: asking for it would only take time.
+    fn lost_ground(&self, step: &Step) -> Option<ObjectKey> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let namespace = ObjectKey::new("", "Namespace", "", &step.key.namespace);
+        [namespace, definition_key(&step.resource)].into_iter().find(|key| lost.contains(key))
+    }
+
     fn held_by(&self, step: &Step) -> Option<ObjectKey> {
         let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
         step.claims.iter().find(|claim| empty.contains(claim)).cloned()
@@ -287,7 +315,9 @@ impl Run<'_> {
 
     async fn with_retries(&self, step: &Step) -> Result<(Done, String), ApiError> {
         let mut pause = FIRST_PAUSE;
-        for left in (0..TRIES).rev() {
+        let mut left = TRIES;
+        loop {
+            left -= 1;
             match self.write(step).await {
                 Err(error) if left > 0 && is_passing(&error) && !self.executor.cancel.is_cancelled() => {
                     tokio::time::sleep(pause).await;
@@ -296,8 +326,6 @@ impl Run<'_> {
                 result => return result,
             }
         }
-        // The loop returns on its last turn; this says the same for the compiler.
-        self.write(step).await
     }
 
     /// One write, by the step's method.
@@ -502,7 +530,6 @@ impl Run<'_> {
                     message: format!("{last}; before: {first}"),
                 },
             };
-            self.executor.progress.add(1, 0);
             report.add(result);
         }
         report.waves.push(WaveResult {

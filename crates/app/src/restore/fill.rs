@@ -5,10 +5,11 @@
 //! to be ours (`partial`: the next restore starts it over) or not (`waiting`: it is written only if empty).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use futures::StreamExt;
-use repo::{Finding, Reader, Root};
+use repo::{Finding, Progress, Reader, Root, Severity};
 use serde_json::{Value, json};
 
 use super::decide::{PARTIAL, RESTORING};
@@ -23,6 +24,38 @@ const VOLUMES_AT_ONCE: usize = 2;
 
 /// What was written and where to, nothing if nothing was to be written, or why it failed.
 type Filled = (Result<Option<(VolumeRestored, String)>, String>, Vec<Finding>);
+
+/// A copy that did not come to its end.
+struct Broken {
+    why: String,
+    /// Something was written: what is there is ours from now on.
+    touched: bool,
+    findings: Vec<Finding>,
+}
+
+/// Passes progress on, and notices the first byte. Whoever writes looks first whether it may; so before the
+/// first byte what is there may be somebody else's, and after it, it is ours.
+struct Watch {
+    inner: Arc<dyn Progress + Send + Sync>,
+    touched: AtomicBool,
+}
+
+impl Progress for Watch {
+    fn add(&self, files: u64, bytes: u64) {
+        if files + bytes > 0 {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+        self.inner.add(files, bytes);
+    }
+
+    fn total(&self, files: u64, bytes: u64) {
+        self.inner.total(files, bytes);
+    }
+
+    fn note(&self, text: &str) {
+        self.inner.note(text);
+    }
+}
 
 impl Run<'_> {
     /// Writes the data of every claim of the plan.
@@ -114,17 +147,18 @@ impl Run<'_> {
                     (Err(format!("its data is in, but the claim could not be told: {why}")), findings)
                 }
             },
-            Err((why, false)) => (Err(why), Vec::new()),
-            Err((why, true)) => {
-                let told = self.mark(step, Some(PARTIAL)).await;
-                let findings = told.err().map(|error| {
-                    let message = format!(
-                        "part of its data was written, but the claim could not be told ({error}); choose to \
-                         overwrite data at the next restore"
-                    );
-                    Finding::warning("not-marked", step.claim.to_string(), message)
-                });
-                (Err(why), findings.into_iter().collect())
+            Err(Broken { why, touched, mut findings }) => {
+                if touched && let Err(error) = self.mark(step, Some(PARTIAL)).await {
+                    findings.push(Finding::warning(
+                        "not-marked",
+                        step.claim.to_string(),
+                        format!(
+                            "part of its data is written, but the claim could not be told ({error}); choose to \
+                             overwrite data at the next restore"
+                        ),
+                    ));
+                }
+                (Err(why), findings)
             }
         }
     }
@@ -181,30 +215,57 @@ impl Run<'_> {
         Ok((claim.0, volume.unwrap_or(Object(Value::Null)).0))
     }
 
-    /// The copy itself; a failure says whether it may have written something.
     async fn copy(
         &self,
         reader: Arc<Reader>,
         volumes: Arc<dyn Volumes>,
-        root: repo::Root,
+        root: Root,
         located: Located,
         step: &VolumeStep,
-    ) -> Result<(VolumeRestored, Vec<Finding>), (String, bool)> {
+    ) -> Result<(VolumeRestored, Vec<Finding>), Broken> {
         let existing = step.existing;
         let cancel = self.executor.cancel.clone();
-        let progress = self.executor.progress.clone();
+        let watch =
+            Arc::new(Watch { inner: self.executor.progress.clone(), touched: AtomicBool::new(false) });
+        let watched = watch.clone();
         let outcome = tokio::task::spawn_blocking(move || {
-            volumes.restore(&reader, &root, &located, existing, &cancel, &*progress)
+            volumes.restore(&reader, &root, &located, existing, &cancel, &*watched)
         })
-        .await
-        .map_err(|e| (format!("the copy ended by itself: {e}"), true))?;
+        .await;
+        let broken = |why: String, findings: Vec<Finding>| {
+            Err(Broken { why, touched: watch.touched.load(Ordering::Relaxed), findings })
+        };
+        let damaged = |why: &str| Finding::error("damaged", step.claim.to_string(), why);
         match outcome {
-            Ok(outcome) => Ok((outcome.done, outcome.findings)),
-            Err(VolumeError::NotEmpty(why)) => Err((
+            Ok(Ok(outcome)) => {
+                // Files that could not be read from the repository are not there: the volume is not whole.
+                let lost = outcome.findings.iter().filter(|f| f.severity == Severity::Error).count();
+                if lost == 0 {
+                    return Ok((outcome.done, outcome.findings));
+                }
+                let why = format!(
+                    "{lost} of its files or lists of files could not be restored (see the findings), so nothing is \
+                     started on it; to start on what is there, restore once more without data"
+                );
+                let mut findings = outcome.findings;
+                findings.push(damaged(&why));
+                broken(why, findings)
+            }
+            Ok(Err(VolumeError::NotEmpty(why))) => broken(
                 format!("{why}; nothing was written. Choose to overwrite data if that is what you want"),
-                false,
-            )),
-            Err(error) => Err((error.to_string(), true)),
+                Vec::new(),
+            ),
+            Ok(Err(error)) => {
+                let why = error.to_string();
+                let findings = match error {
+                    VolumeError::Repository(repo::Error::Damaged { .. } | repo::Error::Missing { .. }) => {
+                        vec![damaged(&why)]
+                    }
+                    _ => Vec::new(),
+                };
+                broken(why, findings)
+            }
+            Err(error) => broken(format!("the copy ended by itself: {error}"), Vec::new()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
-use repo::Finding;
+use repo::{Finding, Severity};
 use serde_json::Value;
 
 use super::decide::{PARTIAL, RESTORING, Target, Wanted, decide};
@@ -132,11 +132,21 @@ async fn observe_served(
         served.iter().map(|(candidate, resource, _)| (resource.clone(), candidate.key.clone())).collect();
     let observed = observe::observe(cluster, &wanted, at_once).await?;
     for (key, error) in &observed.unknown {
-        findings.push(Finding::error(
-            "forbidden",
-            key.to_string(),
-            format!("it is not known whether it is on the target, so it is left out: {error}"),
-        ));
+        // Who may not see namespaces may well work in one; it is taken to be there.
+        let (severity, message) = if key.is("", "Namespace") {
+            (Severity::Note, format!("it cannot be seen, and is taken to be there: {error}"))
+        } else if key.namespace.is_empty() {
+            (
+                Severity::Warning,
+                format!("it cannot be seen, so it is left to the cluster's administrator: {error}"),
+            )
+        } else {
+            (
+                Severity::Error,
+                format!("it is not known whether it is on the target, so it is left out: {error}"),
+            )
+        };
+        findings.push(Finding::new(severity, "forbidden", key.to_string(), message));
     }
     Ok(observed)
 }
@@ -175,6 +185,7 @@ async fn steps(
         .iter()
         .filter(|(key, live)| key.is("", "Namespace") && live.str("/metadata/deletionTimestamp").is_empty())
         .map(|(key, _)| key.name.as_str())
+        .chain(observed.unknown.keys().filter(|key| key.is("", "Namespace")).map(|key| key.name.as_str()))
         .collect();
     let live = |key: &ObjectKey| {
         // What lives in a namespace that is going away is going away too.
@@ -215,8 +226,13 @@ async fn definitions(
         .map(|candidate| definition_key(&candidate.resource))
         .collect();
     for key in unserved {
-        if let Some(live) = cluster.get_key(&key).await? {
-            found.insert(key, live);
+        match cluster.get_key(&key).await {
+            Ok(Some(live)) => {
+                found.insert(key, live);
+            }
+            // Not there, or not to be seen: then the versions that are served are all that is known.
+            Ok(None) | Err(ApiError::Denied { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(found)
@@ -290,7 +306,7 @@ async fn volume_steps(
         }
         volumes.push(step);
     }
-    missing_classes(cluster, steps, findings).await?;
+    check_classes(cluster, steps, &volumes, findings).await?;
     Ok(volumes)
 }
 
@@ -313,7 +329,14 @@ async fn fate(
         step.reason = "the claim exists; its data is left alone".into();
         return Ok(());
     }
-    let users = running_users(cluster, &claim.key).await?;
+    let users = match running_users(cluster, &claim.key).await {
+        Err(Error::Denied(why)) => {
+            step.reason = format!("it is not known whether a pod uses it: {why}");
+            findings.push(Finding::error("forbidden", step.claim.to_string(), step.reason.clone()));
+            return Ok(());
+        }
+        users => users?,
+    };
     if !users.is_empty() {
         step.reason = format!("in use by {}; its data is left alone", users.join(", "));
         findings.push(Finding::error(
@@ -354,38 +377,55 @@ async fn running_users(cluster: &Cluster, claim: &ObjectKey) -> Result<Vec<Strin
         .collect())
 }
 
-/// Classes that new claims ask for and nobody has.
-async fn missing_classes(
+/// Classes that new claims ask for: nobody has them, or they wait for a pod that the data must precede.
+async fn check_classes(
     cluster: &Cluster,
     steps: &BTreeMap<ObjectKey, Step>,
+    volumes: &[VolumeStep],
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for step in steps
-        .values()
-        .filter(|step| step.key.is("", "PersistentVolumeClaim") && step.action == Action::Create)
-    {
+    let mut asked: BTreeMap<ObjectKey, Vec<&Step>> = BTreeMap::new();
+    for step in steps.values() {
         let class = step.desired.str("/spec/storageClassName");
         // A claim that names its volume is bound by that; the class is a mere label then.
-        if class.is_empty() || step.desired.at("/spec/volumeName").is_some() {
-            continue;
-        }
-        let key = ObjectKey::new("storage.k8s.io", "StorageClass", "", class);
-        if !steps.contains_key(&key) {
-            missing.entry(class.to_owned()).or_default().push(step.key.to_string());
+        if step.key.is("", "PersistentVolumeClaim")
+            && step.action == Action::Create
+            && !class.is_empty()
+            && step.desired.at("/spec/volumeName").is_none()
+        {
+            asked.entry(ObjectKey::new("storage.k8s.io", "StorageClass", "", class)).or_default().push(step);
         }
     }
-    for (class, claims) in missing {
-        let key = ObjectKey::new("storage.k8s.io", "StorageClass", "", &class);
-        if cluster.get_key(&key).await?.is_none() {
-            findings.push(Finding::warning(
-                "class-missing",
-                key.to_string(),
-                format!(
-                    "the target has no such storage class, and {} will wait for it; map it to one the target has",
-                    claims.join(", ")
-                ),
-            ));
+    let names =
+        |claims: &[&Step]| claims.iter().map(|step| step.key.to_string()).collect::<Vec<_>>().join(", ");
+    for (key, claims) in asked {
+        let class = match steps.get(&key) {
+            Some(planned) => Some(planned.desired.clone()),
+            None => match cluster.get_key(&key).await {
+                // Whoever may not see classes learns it when the claim is bound, or not.
+                Err(ApiError::Denied { .. }) => continue,
+                class => class?,
+            },
+        };
+        let Some(class) = class else {
+            let message = format!(
+                "the target has no such storage class, and {} will wait for it; map it to one the target has",
+                names(&claims)
+            );
+            findings.push(Finding::warning("class-missing", key.to_string(), message));
+            continue;
+        };
+        let waiting: Vec<&Step> = claims
+            .into_iter()
+            .filter(|step| volumes.iter().any(|volume| volume.restore && volume.claim == step.key))
+            .collect();
+        if class.str("/volumeBindingMode") == "WaitForFirstConsumer" && !waiting.is_empty() {
+            let message = format!(
+                "it gives a claim its volume only when a pod uses it, but data is written before any pod may start, so \
+                 {} may stay without; map it to a class that binds at once",
+                names(&waiting)
+            );
+            findings.push(Finding::warning("class-waits", key.to_string(), message));
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeR
 use async_trait::async_trait;
 use repo::store::mem::MemStore;
 use repo::{
-    Cancel, CommitInfo, EntryKind, Env, InitOptions, Kdf, Outcome, Passphrase, Progress, Reader,
+    Cancel, CommitInfo, EntryKind, Env, Finding, InitOptions, Kdf, Outcome, Passphrase, Progress, Reader,
     ReaderOptions, Repository, Root, Writer,
 };
 use serde_json::{Value, json};
@@ -35,6 +35,8 @@ struct Disks {
     target: Mutex<Option<ApiServer>>,
     /// The next write fails half way.
     pulled: Mutex<bool>,
+    /// The next write finds the repository damaged.
+    damaged: Mutex<bool>,
     writes: Mutex<usize>,
 }
 
@@ -73,7 +75,7 @@ impl Volumes for Disks {
         to: &Located,
         existing: Existing,
         _: &Cancel,
-        _: &dyn Progress,
+        progress: &dyn Progress,
     ) -> Result<Outcome<VolumeRestored>, VolumeError> {
         if let Some(server) = self.target.lock().unwrap().as_ref() {
             let kinds: Vec<String> = server
@@ -92,13 +94,18 @@ impl Volumes for Disks {
         if existing == Existing::Refuse && disks.get(&path).is_some_and(|there| !there.is_empty()) {
             return Err(VolumeError::NotEmpty(format!("{path} holds data")));
         }
+        progress.add(0, 1);
         if std::mem::take(&mut *self.pulled.lock().unwrap()) {
             disks.insert(path, bytes[..bytes.len() / 2].to_vec());
             return Err(VolumeError::Unreachable("the disk was pulled".into()));
         }
         let written = bytes.len() as u64;
         disks.insert(path, bytes);
-        Ok(Outcome::clean(VolumeRestored { bytes: written, files: 1 }))
+        let mut outcome = Outcome::clean(VolumeRestored { bytes: written, files: 1 });
+        if std::mem::take(&mut *self.damaged.lock().unwrap()) {
+            outcome.findings.push(Finding::error("file-damaged", "orders", "the repository is damaged"));
+        }
+        Ok(outcome)
     }
 }
 
@@ -315,4 +322,17 @@ async fn a_deleted_application_comes_back_onto_its_own_disk_which_must_be_empty(
     let report = scene.execute(scene.plan(Data::New, Transform::default()).await).await;
     assert!(report.is_complete(), "{:#?}", report.findings);
     assert_eq!(scene.disk(DISK), "every order ever made");
+}
+
+#[tokio::test]
+async fn nothing_starts_on_a_volume_with_damaged_files_unless_it_is_asked_for() {
+    let scene = Scene::new().await;
+    *scene.disks.damaged.lock().unwrap() = true;
+    let report = scene.execute(scene.plan(Data::New, copy()).await).await;
+    assert!(report.findings.iter().any(|f| f.code == "damaged"), "{:#?}", report.findings);
+    assert!(get(&scene.cluster().await, "apps", "StatefulSet", "copy", "db").await.is_none());
+    // What the message says to do.
+    let report = scene.execute(scene.plan(Data::Leave, copy()).await).await;
+    assert_eq!((report.created, report.failed), (1, 0), "{:#?}", report.findings);
+    assert!(get(&scene.cluster().await, "apps", "StatefulSet", "copy", "db").await.is_some());
 }

@@ -1,10 +1,14 @@
 //! Restore: elsewhere, again, over what is there, and in parts.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use app::api::Cluster;
 use app::object::Object;
 use app::point::Point;
 use app::restore::{
-    Action, Consent, Executor, NotApproved, OnConflict, Only, PlanCounts, Report, RestoreOptions,
+    Action, Consent, Deadlines, Executor, NotApproved, OnConflict, Only, PlanCounts, Report, RestoreOptions,
     RestorePlan, plan,
 };
 use app::transform::{Mapping, Transform};
@@ -321,4 +325,136 @@ async fn nobody_may_be_refused_without_a_word() {
     assert_eq!(failed, ["Secret shop/db", "Secret shop/tls"]);
     assert!(report.created > 15, "the rest came back");
     assert_eq!(report.findings.iter().filter(|f| f.code == "not-restored").count(), 2);
+}
+
+#[tokio::test]
+async fn whoever_may_work_in_one_namespace_only_can_restore_it() {
+    let source = shop(1).await;
+    let point = shop_point(&source).await;
+    let options = apiserver::Options::deterministic(2).deny(|access| access.namespace != "shop");
+    let target = apiserver::ApiServer::new(options);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+    let class = documents(SHOP).into_iter().filter(|o| o["kind"] == "CustomResourceDefinition");
+    assert!(target.load(class.chain([namespace])).is_empty());
+    let cluster = connect(&target).await;
+    let report = restore(&point, &cluster, &RestoreOptions::default()).await;
+    assert_eq!(report.failed, 0, "{:#?}", report.findings);
+    // Its own namespace can be seen; everything else out there cannot.
+    let elsewhere: Vec<_> = report
+        .objects
+        .iter()
+        .filter(|object| object.key.namespace != "shop" && object.key.to_string() != "Namespace shop")
+        .collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:#?}");
+    assert!(get(&cluster, "apps", "Deployment", "shop", "web").await.is_some());
+    let told: Vec<&str> =
+        report.findings.iter().filter(|f| f.code == "forbidden").map(|f| f.what.as_str()).collect();
+    assert!(told.contains(&"ClusterRole shop-nodes") && told.contains(&"ConfigMap ops/shared"), "{told:?}");
+    let again = planned(&point, &cluster, &RestoreOptions::default()).await;
+    assert!(!again.changes_anything());
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_still_going_away_is_waited_for() {
+    let server = shop(1).await;
+    let cluster = connect(&server).await;
+    let point = shop_point(&server).await;
+    patch(
+        &cluster,
+        "",
+        "ConfigMap",
+        "shop",
+        "settings",
+        json!({"metadata": {"finalizers": ["example.com/slow"]}}),
+    )
+    .await;
+    delete_namespace(&cluster, "shop").await;
+    assert_eq!(get(&cluster, "", "Namespace", "", "shop").await.unwrap().str("/status/phase"), "Terminating");
+    let plan = planned(&point, &cluster, &RestoreOptions::default()).await;
+    let step = plan.steps().find(|step| step.key.to_string() == "Namespace shop").unwrap();
+    assert_eq!(
+        (step.action, step.reason.contains("is being deleted")),
+        (Action::Create, true),
+        "{}",
+        step.reason
+    );
+
+    let slow = Deadlines {
+        namespace: Duration::from_millis(20),
+        step: Duration::from_millis(5),
+        ..Deadlines::default()
+    };
+    let mut executor = Executor { deadlines: slow, ..Executor::new(cluster.clone(), env()) };
+    let report = plan.clone().approve(&Consent::default()).unwrap().execute(&executor).await;
+    let namespace = report.objects.iter().find(|object| object.key.to_string() == "Namespace shop").unwrap();
+    assert!(namespace.message.contains("finalizers hold it"), "{}", namespace.message);
+    let lost: Vec<&str> = report
+        .objects
+        .iter()
+        .filter(|object| object.key.namespace == "shop")
+        .map(|object| object.message.as_str())
+        .collect();
+    assert!(
+        lost.len() > 10
+            && lost.iter().all(|m| *m == "Namespace shop could not be restored, and it cannot be without"),
+        "{lost:?}"
+    );
+
+    executor.deadlines.namespace = Duration::from_secs(20);
+    let (report, ()) = tokio::join!(plan.approve(&Consent::default()).unwrap().execute(&executor), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        patch(&cluster, "", "ConfigMap", "shop", "settings", json!({"metadata": {"finalizers": null}})).await;
+    });
+    assert_eq!(report.failed, 0, "{:#?}", report.findings);
+    assert_eq!(get(&cluster, "", "Namespace", "", "shop").await.unwrap().str("/status/phase"), "Active");
+}
+
+/// A server that answers the first of every write with "too busy" or an error of its own.
+fn grumpy(server: &apiserver::ApiServer) -> kube::Client {
+    let seen = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
+    let inner = kube::Client::new(server.router(), "default");
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (inner, seen) = (inner.clone(), seen.clone());
+        async move {
+            let tries = {
+                let mut seen = seen.lock().unwrap();
+                let tries = seen.entry(format!("{} {}", request.method(), request.uri())).or_default();
+                *tries += 1;
+                *tries
+            };
+            if request.method() == http::Method::POST && tries <= 2 {
+                let status = if tries == 1 { 429 } else { 500 };
+                let body =
+                    kube::client::Body::from(br#"{"message":"failed calling webhook: not up yet"}"#.to_vec());
+                return Ok(http::Response::builder().status(status).body(body).unwrap());
+            }
+            inner.send(request).await
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again() {
+    let point = shop_point(&shop(1).await).await;
+    let target = crate::site::server(2);
+    let cluster = Cluster::connect(grumpy(&target)).await.unwrap();
+    let plan = planned(&point, &cluster, &RestoreOptions::default()).await;
+    let wanted = plan.steps().count();
+    let report = plan.approve(&Consent::default()).unwrap().execute(&Executor::new(cluster, env())).await;
+    assert_eq!((report.created, report.failed), (wanted, 0), "{:#?}", report.findings);
+}
+
+#[tokio::test]
+async fn the_stop_button_ends_a_restore_and_the_next_one_goes_on() {
+    let point = shop_point(&shop(1).await).await;
+    let target = crate::site::server(2);
+    let cluster = connect(&target).await;
+    let executor = Executor::new(cluster.clone(), env());
+    executor.cancel.cancel();
+    let plan = planned(&point, &cluster, &RestoreOptions::default()).await;
+    let report = plan.approve(&Consent::default()).unwrap().execute(&executor).await;
+    assert!(report.cancelled && !report.is_complete() && report.objects.is_empty());
+    let report = restore(&point, &cluster, &RestoreOptions::default()).await;
+    assert!(report.is_complete(), "{:#?}", report.findings);
 }
