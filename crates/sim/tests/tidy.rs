@@ -232,6 +232,10 @@ fn no_test_file_is_forgotten() {
     }
 }
 
+/// Tests that are never run, how many in which file: the one that wrote the golden repository shows how it came about,
+/// and a golden repository is never written again (R7).
+const IGNORED: &[(&str, usize)] = &[("crates/repo/tests/golden.rs", 1)];
+
 #[test]
 fn no_test_is_ignored_and_nothing_is_left_to_do() {
     for path in files_below(&root().join("crates"), ".rs") {
@@ -240,7 +244,13 @@ fn no_test_is_ignored_and_nothing_is_left_to_do() {
             continue;
         }
         let text = read(&path);
-        for mark in ["#[ignore", "todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"] {
+        let ignored = IGNORED.iter().find(|(file, _)| *file == name).map_or(0, |(_, count)| *count);
+        assert_eq!(
+            text.matches("#[ignore").count(),
+            ignored,
+            "{name}: an ignored test needs its reason in IGNORED"
+        );
+        for mark in ["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"] {
             assert!(
                 !text.contains(mark),
                 "{name} contains {mark}: finish it, or write down the limit in docs/"
@@ -371,5 +381,35 @@ fn dependencies_are_permissive_and_bring_one_crypto_provider() {
             permitted,
             "{package} is under {licence}, which may not enter (docs/decisions/0001-dependencies.md)"
         );
+    }
+}
+
+/// Dependencies that no line of code names, each with its reason.
+const UNNAMED: &[(&str, &str)] = &[];
+
+/// A dependency that nothing uses costs everybody who builds.
+#[test]
+fn no_dependency_is_unused() {
+    for name in crates() {
+        let crate_dir = root().join("crates").join(&name);
+        let manifest = read(&crate_dir.join("Cargo.toml"));
+        let code = |folders: &[&str]| -> String {
+            folders
+                .iter()
+                .flat_map(|folder| files_below(&crate_dir.join(folder), ".rs"))
+                .map(|path| read(&path))
+                .collect()
+        };
+        let (source, all) = (code(&["src"]), code(&["src", "tests", "examples"]));
+        for (section_name, code) in [("dependencies", &source), ("dev-dependencies", &all)] {
+            for used in section(&manifest, section_name) {
+                let named = code.contains(&used.replace('-', "_"));
+                let excused = UNNAMED.iter().any(|(unnamed, _)| *unnamed == used);
+                assert!(
+                    named || excused,
+                    "crate {name} lists {used} under [{section_name}] and never uses it"
+                );
+            }
+        }
     }
 }
