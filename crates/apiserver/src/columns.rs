@@ -200,6 +200,32 @@ fn subjects(o: &Value, kind: &str) -> Value {
     join(&o["subjects"], one, "")
 }
 
+fn event_about(o: &Value) -> &Value {
+    if o["involvedObject"].is_object() { &o["involvedObject"] } else { &o["regarding"] }
+}
+
+fn event_source(o: &Value) -> String {
+    let source = if o["source"].is_object() { &o["source"] } else { &o["deprecatedSource"] };
+    let reporter = [&source["component"], &o["reportingComponent"], &o["reportingController"]];
+    let reporter = reporter.iter().filter_map(|v| v.as_str()).find(|v| !v.is_empty()).unwrap_or("");
+    match source["host"].as_str() {
+        Some(host) => format!("{reporter}, {host}"),
+        None => reporter.to_string(),
+    }
+}
+
+fn quota(o: &Value, limits: bool) -> Value {
+    let hard = o["status"]["hard"].as_object().into_iter().flatten();
+    let mut parts: Vec<String> = hard
+        .filter(|(name, _)| name.starts_with("limits") == limits)
+        .map(|(name, hard)| {
+            format!("{name}: {}/{}", o["status"]["used"][name].as_str().unwrap_or("0"), plain(hard))
+        })
+        .collect();
+    parts.sort();
+    json!(parts.join(", "))
+}
+
 const ROLE: BuiltIn = ("Role", "string", 0, |o, _| {
     json!(format!("{}/{}", plain(&o["roleRef"]["kind"]), plain(&o["roleRef"]["name"])))
 });
@@ -212,10 +238,10 @@ const WEBHOOKS: BuiltIn = ("Webhooks", "integer", 0, |o, _| json!(size(&o["webho
 #[rustfmt::skip] // A column a line reads as the table it is.
 pub fn built_in(kind: &Kind) -> &'static [BuiltIn] {
     match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "configmaps") => &[("Data", "integer", 0, |o, _| json!(size(&o["data"]) + size(&o["binaryData"]))), AGE],
+        ("", "configmaps") => &[("Data", "string", 0, |o, _| json!(size(&o["data"]) + size(&o["binaryData"]))), AGE],
         ("", "secrets") => &[
             ("Type", "string", 0, |o, _| text(&o["type"])),
-            ("Data", "integer", 0, |o, _| json!(size(&o["data"]))),
+            ("Data", "string", 0, |o, _| json!(size(&o["data"]))),
             AGE,
         ],
         ("", "namespaces") => &[("Status", "string", 0, |o, _| text(&o["status"]["phase"])), AGE],
@@ -268,7 +294,7 @@ pub fn built_in(kind: &Kind) -> &'static [BuiltIn] {
             }),
             AGE,
         ],
-        ("", "serviceaccounts") => &[("Secrets", "integer", 0, |o, _| json!(size(&o["secrets"]))), AGE],
+        ("", "serviceaccounts") => &[("Secrets", "string", 0, |o, _| json!(size(&o["secrets"]))), AGE],
         ("", "persistentvolumeclaims") => &[
             ("Status", "string", 0, |o, _| if terminating(o) { json!("Terminating") } else { text(&o["status"]["phase"]) }),
             ("Volume", "string", 0, |o, _| text(&o["spec"]["volumeName"])),
@@ -303,11 +329,19 @@ pub fn built_in(kind: &Kind) -> &'static [BuiltIn] {
             ("Type", "string", 0, |o, _| text(&o["type"])),
             ("Reason", "string", 0, |o, _| text(&o["reason"])),
             ("Object", "string", 0, |o, _| {
-                let about = if o["involvedObject"].is_object() { &o["involvedObject"] } else { &o["regarding"] };
+                let about = event_about(o);
                 json!(format!("{}/{}", plain(&about["kind"]).to_lowercase(), plain(&about["name"])))
             }),
+            ("Subobject", "string", 1, |o, _| text(&event_about(o)["fieldPath"])),
+            ("Source", "string", 1, |o, _| json!(event_source(o))),
             ("Message", "string", 0, |o, _| if o["message"].is_string() { o["message"].clone() } else { text(&o["note"]) }),
-            ("Count", "string", 1, |o, _| json!(number(&o["count"]).max(1))),
+            ("First Seen", "string", 1, |o, now| {
+                let first = ["firstTimestamp", "deprecatedFirstTimestamp", "eventTime"];
+                let first = first.iter().map(|k| &o[*k]).find(|v| v.is_string());
+                ago(first.unwrap_or(&o["metadata"]["creationTimestamp"]), now)
+            }),
+            ("Count", "string", 1, |o, _| json!(number(&o["count"]).max(number(&o["deprecatedCount"])).max(1))),
+            ("Name", "string", 1, |o, _| o["metadata"]["name"].clone()),
         ],
         ("", "replicationcontrollers") | ("apps", "replicasets") => &[
             ("Desired", "integer", 0, |o, _| json!(number(&o["spec"]["replicas"]))),
@@ -315,7 +349,12 @@ pub fn built_in(kind: &Kind) -> &'static [BuiltIn] {
             ("Ready", "integer", 0, |o, _| json!(number(&o["status"]["readyReplicas"]))),
             AGE, CONTAINERS, IMAGES, SELECTOR,
         ],
-        ("", "resourcequotas") | ("", "limitranges") => &[CREATED],
+        ("", "resourcequotas") => &[
+            AGE,
+            ("Request", "string", 0, |o, _| quota(o, false)),
+            ("Limit", "string", 0, |o, _| quota(o, true)),
+        ],
+        ("", "limitranges") => &[CREATED],
         ("apps", "deployments") => &[
             ("Ready", "string", 0, |o, _| ready_of(o, "readyReplicas", &o["spec"]["replicas"])),
             ("Up-to-date", "string", 0, |o, _| json!(number(&o["status"]["updatedReplicas"]))),
@@ -367,9 +406,12 @@ pub fn built_in(kind: &Kind) -> &'static [BuiltIn] {
                     Some(percent) => format!("{}: <unknown>/{percent}%", plain(&m["resource"]["name"])),
                     None => "<unknown>".into(),
                 };
-                join(&o["spec"]["metrics"], one, "<unknown>")
+                match o["spec"]["targetCPUUtilizationPercentage"].as_i64() {
+                    Some(percent) => json!(format!("cpu: <unknown>/{percent}%")),
+                    None => join(&o["spec"]["metrics"], one, "<unknown>"),
+                }
             }),
-            ("MinPods", "string", 0, |o, _| o["spec"].get("minReplicas").cloned().unwrap_or(json!("<unset>"))),
+            ("MinPods", "string", 0, |o, _| o["spec"].get("minReplicas").map_or(json!("<unset>"), |n| json!(plain(n)))),
             ("MaxPods", "string", 0, |o, _| text(&o["spec"]["maxReplicas"])),
             ("Replicas", "string", 0, |o, _| json!(number(&o["status"]["currentReplicas"]))),
             AGE,

@@ -3,10 +3,10 @@
 use axum::body::{Body, Bytes};
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::kinds::{Kinds, split_api_version};
-use crate::request::{self, Query, Route, Target, Verb, View};
+use crate::request::{self, Query, Route, Target, Verb};
 use crate::rest::{Call, Reply};
 use crate::status::Fault;
 use crate::storage::Key;
@@ -138,7 +138,7 @@ fn resource(
         Route::Unknown => return Err(Fault::no_such_path()),
     };
     let named = !target.name.is_empty();
-    let verb = Verb::of(method, named, !target.sub.is_empty(), query.on("watch"))
+    let verb = Verb::of(method, named, !target.sub.is_empty(), query.on("watch") && !named)
         .ok_or_else(Fault::method_not_allowed)?;
     permit(server, &target, verb)?;
     if matches!(target.sub.as_str(), "log" | "exec" | "attach" | "portforward") {
@@ -216,7 +216,7 @@ fn show(server: &ApiServer, call: &Call, reply: Reply, yaml: bool) -> Response<B
             Err(error) => return refuse(&Fault::internal(format!("writing YAML: {error}"))),
         }
     } else {
-        answer_json(code, content_type_of(call.view, &value), &value)
+        answer_json(code, "application/json", &value)
     };
     let version = target.kind.version(&target.version);
     let deprecated = version.and_then(|v| v.deprecation.clone());
@@ -227,19 +227,4 @@ fn show(server: &ApiServer, call: &Call, reply: Reply, yaml: bool) -> Response<B
         }
     }
     response
-}
-
-fn content_type_of(view: View, value: &Value) -> &'static str {
-    if value["kind"] == json!("Status") {
-        return "application/json";
-    }
-    match view {
-        View::Full => "application/json",
-        View::Table("v1") => "application/json;as=Table;v=v1;g=meta.k8s.io",
-        View::Table(_) => "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
-        View::Metadata if value["kind"] == json!("PartialObjectMetadataList") => {
-            "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
-        }
-        View::Metadata => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
-    }
 }

@@ -283,7 +283,7 @@ pub fn view(headers: &HeaderMap) -> Result<(View, bool), Fault> {
         }
     }
     Err(Fault::not_acceptable(
-        "only the following media types are accepted: application/json, application/yaml, application/json;as=Table;v=v1;g=meta.k8s.io",
+        "only the following media types are accepted: application/json, application/yaml",
     ))
 }
 

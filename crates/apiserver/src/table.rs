@@ -81,7 +81,7 @@ fn table(
             let cells: Vec<Value> = columns.iter().map(|c| c.cell(&object, now)).collect();
             let mut row = json!({ "cells": cells });
             match include {
-                "None" => {}
+                "None" => row["object"] = Value::Null,
                 "Object" => row["object"] = object,
                 _ => row["object"] = partial(object),
             }
@@ -145,7 +145,9 @@ fn columns(target: &Target) -> Vec<Column> {
     let kind = &target.kind;
     if !kind.custom {
         let list = built_in(kind);
-        return [NAME].iter().chain(list).map(built).collect();
+        // A table of events begins with when, not with a name nobody chose.
+        let name = if kind.plural == "events" { None } else { Some(&NAME) };
+        return name.into_iter().chain(list).map(built).collect();
     }
     let own = kind.version(&target.version).map(|v| v.columns.clone()).unwrap_or_default();
     let mut columns = vec![built(&NAME)];

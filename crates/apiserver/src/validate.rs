@@ -288,6 +288,11 @@ fn job(object: &Value, causes: &mut Vec<Cause>) {
             "valid values: \"OnFailure\", \"Never\"",
         ));
     }
+    let labels = &spec["template"]["metadata"]["labels"];
+    if !spec["selector"].is_null() && !label_selector_matches(&spec["selector"], labels) {
+        let why = "`selector` does not match template `labels`";
+        causes.push(Cause::invalid("spec.template.metadata.labels", labels, why));
+    }
     if spec["manualSelector"] == json!(true) {
         return;
     }
@@ -300,7 +305,6 @@ fn job(object: &Value, causes: &mut Vec<Cause>) {
         ("job-name", name),
     ] {
         expected[key] = want.clone();
-        let labels = &spec["template"]["metadata"]["labels"];
         if labels[key] != *want {
             let why = format!("must be '{}'", want.as_str().unwrap_or(""));
             causes.push(Cause::invalid("spec.template.metadata.labels", labels, why));

@@ -44,11 +44,8 @@ struct Watch {
 /// Answers a watch request.
 pub(crate) fn start(server: &ApiServer, call: Call) -> Result<Response<Body>, Fault> {
     let query = &call.query;
-    let mut fields = query.get("fieldSelector").to_string();
-    if !call.target.name.is_empty() {
-        fields = format!("metadata.name={}", call.target.name);
-    }
-    let selector = Selector::parse(query.get("labelSelector"), &fields, &call.target.kind)?;
+    let selector =
+        Selector::parse(query.get("labelSelector"), query.get("fieldSelector"), &call.target.kind)?;
     let resource = convert::stored_resource(&call.target.kind);
     let seconds = match query.get("timeoutSeconds") {
         "" | "0" => LIFE,
@@ -68,11 +65,6 @@ pub(crate) fn start(server: &ApiServer, call: Call) -> Result<Response<Body>, Fa
     let changed = server.shared.changed.subscribe();
     let version = query.get("resourceVersion");
     let bookmarks = query.on("allowWatchBookmarks");
-    let content_type = match call.view {
-        crate::request::View::Table("v1") => "application/json;as=Table;v=v1;g=meta.k8s.io",
-        crate::request::View::Table(_) => "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
-        _ => "application/json",
-    };
     let mut watch = Watch {
         shared: server.shared.clone(),
         changed,
@@ -121,7 +113,7 @@ pub(crate) fn start(server: &ApiServer, call: Call) -> Result<Response<Body>, Fa
         let line = watch.next().await?;
         Some((Ok::<Bytes, Infallible>(line), watch))
     });
-    Ok(http::answer(200, content_type, Body::from_stream(stream)))
+    Ok(http::answer(200, "application/json", Body::from_stream(stream)))
 }
 
 impl Watch {
