@@ -185,12 +185,23 @@ fn no_file_is_dead() {
 
 /// Marks every file that `file` declares as a module, and theirs. `dir` is where its children live.
 fn follow_modules(file: &Path, dir: &Path, alive: &mut BTreeSet<PathBuf>) {
+    let mut elsewhere = None;
     for line in read(file).lines().map(str::trim) {
+        if let Some(path) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
+            elsewhere = Some(dir.join(path));
+            continue;
+        }
         let line = line
             .trim_start_matches("pub(crate) ")
             .trim_start_matches("pub(super) ")
             .trim_start_matches("pub ");
         let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else { continue };
+        if let Some(child) = elsewhere.take() {
+            if alive.insert(child.clone()) {
+                follow_modules(&child, dir, alive);
+            }
+            continue;
+        }
         for (child, below) in [
             (dir.join(format!("{name}.rs")), dir.join(name)),
             (dir.join(name).join("mod.rs"), dir.join(name)),
