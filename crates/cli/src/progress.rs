@@ -7,7 +7,7 @@ use crate::output::{bytes, count, duration, note};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const TERMINAL_TICK: Duration = Duration::from_millis(100);
@@ -52,6 +52,7 @@ struct Seen {
     bytes: AtomicU64,
     files_total: AtomicU64,
     bytes_total: AtomicU64,
+    doing: Mutex<String>,
 }
 
 impl Progress {
@@ -64,6 +65,7 @@ impl Progress {
             bytes: AtomicU64::new(0),
             files_total: AtomicU64::new(0),
             bytes_total: AtomicU64::new(0),
+            doing: Mutex::default(),
         });
         let bar = (mode == Mode::Bar).then(|| {
             let bar = indicatif::ProgressBar::new_spinner();
@@ -129,18 +131,21 @@ impl repo::Progress for Progress {
     }
 
     fn note(&self, text: &str) {
-        match (&self.bar, self.mode) {
-            (Some(bar), _) => bar.suspend(|| note(text)),
-            (None, Mode::Off) => {}
-            (None, _) => note(text),
+        match self.mode {
+            Mode::Off => {}
+            Mode::Lines => note(format!("{}: {text}", self.seen.title)),
+            // What is being done now belongs into the moving line, not into the scrollback.
+            Mode::Bar => text.clone_into(&mut self.seen.doing.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 }
 
 impl Seen {
     fn text(&self) -> String {
+        let doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        let title = if doing.is_empty() { self.title.clone() } else { format!("{} ({doing})", self.title) };
         describe(
-            &self.title,
+            &title,
             (self.files.load(Relaxed), self.files_total.load(Relaxed)),
             (self.bytes.load(Relaxed), self.bytes_total.load(Relaxed)),
             self.started.elapsed(),

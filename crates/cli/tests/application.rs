@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test may: its helpers are tests too.
 
-#[path = "support/cluster.rs"]
-mod cluster;
 mod support;
 
-use cluster::Cluster;
 use serde_json::json;
 use std::time::{Duration, Instant};
+use support::cluster::Cluster;
 use support::{Dice, Place, plant, same_trees, tree};
 
 /// A run, the exit code it must have, what its message must contain.
@@ -424,4 +422,59 @@ fn a_rule_that_cannot_be_run_fails_the_backup_and_commits_nothing() {
     let run = cluster.place.run(&["backup", "shop", "--rule", &rule.display().to_string()]).expect(1);
     assert!(run.err.contains("nothing was committed"), "{}", run.err);
     assert_eq!(cluster.place.run(&["points", "-o", "json"]).expect(0).json()["points"], json!([]));
+}
+
+#[test]
+fn ctrl_c_during_backup_and_restore_leaves_points_whole_and_can_be_repeated() {
+    let cluster = Cluster::new();
+    let place = &cluster.place;
+    let mut dice = Dice(13);
+    plant(&cluster.data("shop", "data"), &mut dice, 60, 60_000);
+    let points = || place.run(&["points", "-o", "json"]).expect(0).json()["points"].as_array().unwrap().len();
+    let begun = Instant::now();
+    place.run(&["backup", "shop"]).expect(0);
+    let whole = begun.elapsed();
+    let interrupt = |args: &[&str], dice: &mut Dice| {
+        let child = place.spawn(args);
+        std::thread::sleep(whole.mul_f64(dice.below(1_100) as f64 / 1_000.0));
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::INT,
+        );
+        support::Run::of(child.wait_with_output().unwrap())
+    };
+    let (mut before, mut interrupted) = (points(), 0);
+    for _ in 0..20 {
+        let run = interrupt(&["backup", "shop", "--full"], &mut dice);
+        let now = points();
+        match run.code {
+            0 => assert_eq!(now, before + 1),
+            130 => {
+                assert_eq!(now, before, "{}", run.err);
+                assert!(run.err.contains("nothing was"), "{}", run.err);
+                interrupted += 1;
+            }
+            1002 => assert_eq!(now, before),
+            code => panic!("exit code {code}: {}{}", run.out, run.err),
+        }
+        before = now;
+    }
+    assert!(interrupted >= 5, "the instants lie inside the run: {interrupted}");
+    let data = tree(&cluster.data("shop", "data"));
+    for _ in 0..10 {
+        cluster.request("DELETE", "/api/v1/namespaces/shop", None);
+        let run = interrupt(&["restore", "latest"], &mut dice);
+        assert!(matches!(run.code, 0 | 130 | 1002), "exit code {}: {}{}", run.code, run.out, run.err);
+        if run.code == 130 {
+            assert!(
+                run.err.contains("nothing was changed") || run.err.contains("the rest was not tried"),
+                "{}",
+                run.err
+            );
+        }
+        // As it says itself: the same command again completes it.
+        place.run(&["restore", "latest"]).expect(0);
+        same_trees("restored after all", &data, &tree(&cluster.data("shop", "data")));
+    }
+    place.run(&["repo", "check", "--read-data"]).expect(0);
 }

@@ -126,6 +126,11 @@ fn backup(ctx: &Context, args: &Backup) -> Result<Exit> {
             Some(_) => Some(repo.reader(ReaderOptions { cancel: cancel.clone(), ..Default::default() })?),
             None => None,
         };
+        if let Some(commit) = &previous {
+            // As large as it was last time, as far as we know: enough for a percentage and a time that is left.
+            let figure = |name: &str| commit.summary.figures.get(name).copied().unwrap_or(0);
+            repo::Progress::total(&progress, figure("files"), figure("bytes"));
+        }
         let mut parent = None;
         if let (Some(reader), Some(commit)) = (&reader, &previous) {
             match tree(reader, commit) {

@@ -1,6 +1,8 @@
 //! Runs of the real binary, in a place of their own and with nothing inherited that could change them.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod cluster;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
