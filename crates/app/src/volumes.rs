@@ -96,6 +96,13 @@ pub trait Volumes: Send + Sync {
         progress: &dyn Progress,
     ) -> Result<Outcome<VolumeCopy>, VolumeError>;
 
+    /// Makes the place of a new, empty volume, where its node would make it for the first pod; not an error if
+    /// it is there. Called before `locate` when a claim was just restored.
+    fn prepare(&self, pv: &Value, pvc: &Value) -> Result<(), String> {
+        let _ = (pv, pvc);
+        Ok(())
+    }
+
     /// Writes the bytes back.
     fn restore(
         &self,

@@ -215,6 +215,24 @@ fn nodes_of(pv: &Value) -> Vec<&str> {
 }
 
 impl Volumes for NodeVolumes {
+    /// A host path that Kubernetes itself would make for the first pod. A local volume is its administrator's
+    /// to make: a directory where a disk should be mounted would look like it and be on another one.
+    fn prepare(&self, pv: &Value, _: &Value) -> Result<(), String> {
+        let Some(path) = pv.pointer("/spec/hostPath/path").and_then(Value::as_str) else { return Ok(()) };
+        let nodes = nodes_of(pv);
+        let is_here = nodes.is_empty() || nodes.contains(&self.node.as_str());
+        if is_here
+            && matches!(text(pv, "/spec/hostPath/type"), "" | "DirectoryOrCreate")
+            && !self.should_be_mounted(path)
+        {
+            let here = self.here(path);
+            std::fs::create_dir_all(&here).map_err(|e| {
+                format!("hostPath volume {}: cannot make {}: {e}", text(pv, "/metadata/name"), here.display())
+            })?;
+        }
+        Ok(())
+    }
+
     fn locate(&self, pv: &Value, pvc: &Value, pods: &[Value]) -> Found {
         let volume = text(pv, "/metadata/name");
         if pv.is_null() || volume.is_empty() {
@@ -416,5 +434,30 @@ mod tests {
         std::fs::create_dir(&plain).unwrap();
         assert!(!is_mount_point(&plain));
         assert_eq!(unescape("/a\\040b\\134"), b"/a b\\");
+    }
+
+    #[test]
+    fn a_place_is_made_only_where_kubernetes_would_make_it() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/fstab"), "UUID=1 /mnt/disk ext4 defaults 0 2\n").unwrap();
+        let volumes = NodeVolumes::new(root.path().into(), "n1".into(), 1);
+        let on = |node: &str| {
+            json!({ "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                { "key": "kubernetes.io/hostname", "operator": "In", "values": [node] }] }] } })
+        };
+        let cases = [
+            ("a", json!({ "hostPath": { "path": "/a" } }), true),
+            ("b", json!({ "hostPath": { "path": "/b", "type": "DirectoryOrCreate" } }), true),
+            ("c", json!({ "hostPath": { "path": "/c", "type": "Directory" } }), false),
+            ("mnt/disk", json!({ "hostPath": { "path": "/mnt/disk" } }), false),
+            ("d", json!({ "hostPath": { "path": "/d" }, "nodeAffinity": on("n2") }), false),
+            ("e", json!({ "local": { "path": "/e" }, "nodeAffinity": on("n1") }), false),
+            ("f", json!({ "csi": { "driver": "x" } }), false),
+        ];
+        for (path, spec, made) in cases {
+            volumes.prepare(&json!({ "metadata": { "name": "pv" }, "spec": spec }), &Value::Null).unwrap();
+            assert_eq!(root.path().join(path).is_dir(), made, "{path}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::execute::{DataSource, Run};
 use super::{Report, VolumeResult, VolumeStep};
 use crate::api::ResourceType;
 use crate::object::{Object, ObjectKey};
-use crate::volumes::{Located, VolumeError, VolumeRestored, Volumes};
+use crate::volumes::{Existing, Located, VolumeError, VolumeRestored, Volumes};
 
 /// Volumes written side by side. Each has its own threads inside; more would only seek.
 const VOLUMES_AT_ONCE: usize = 2;
@@ -172,7 +172,14 @@ impl Run<'_> {
             let (claim, volume) = self.claim_and_volume(step).await?;
             let bound = !volume.is_null();
             let volumes = volumes.clone();
-            match tokio::task::spawn_blocking(move || volumes.locate(&volume, &claim, &[])).await {
+            let is_new = step.existing == Existing::Refuse;
+            let look = move || {
+                if is_new && !volume.is_null() {
+                    volumes.prepare(&volume, &claim)?;
+                }
+                volumes.locate(&volume, &claim, &[])
+            };
+            match tokio::task::spawn_blocking(look).await {
                 Ok(Ok(located)) => return Ok(located),
                 Ok(Err(reason)) if bound => return Err(reason),
                 Ok(Err(reason)) => why = reason,

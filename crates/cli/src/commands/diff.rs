@@ -10,6 +10,7 @@ use crate::picking;
 use app::diff::{Diff, DiffOptions, VolumeRoots};
 use app::point::Point;
 use repo::{CommitInfo, Reader, ReaderOptions};
+use std::collections::BTreeMap;
 use tokio::task::block_in_place;
 
 /// Arguments of `diff`.
@@ -94,13 +95,18 @@ fn print(ctx: &Context, diff: &Diff, before: &str, after: &str) {
         };
         out.line(format!("{sign} data of {}: {}{sizes}", volume.claim, volume.state));
     }
-    if ctx.global.verbose > 0 {
+    if !diff.ignored.is_empty() {
+        out.line("What a restore must change, and is no difference:");
+        let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for ignored in &diff.ignored {
-            let objects = counted(ignored.objects as u64, "object", "objects");
-            out.line(
-                out.tone(Tone::Dim, format!("not compared: {} ({}) in {objects}", ignored.at, ignored.what)),
-            );
+            let place = format!("{} in {}", ignored.at, counted(ignored.objects as u64, "object", "objects"));
+            kinds.entry(ignored.what).or_default().push(place);
         }
+        for (what, places) in kinds {
+            out.line(out.tone(Tone::Dim, format!("  {what}: {}", places.join(", "))));
+        }
+    }
+    if ctx.global.verbose > 0 {
         for left in &diff.left {
             out.line(out.tone(Tone::Dim, format!("not compared: {}: {}", left.key, left.reason)));
         }
