@@ -413,3 +413,25 @@ fn ctrl_c_at_any_instant_ends_cleanly_and_says_what_is_left() {
     }
     place.run(&["repo", "check", "--read-data"]).expect(0);
 }
+
+#[test]
+fn s3_credentials_and_buckets_that_are_wrong_are_told() {
+    let var =
+        |n: &str| std::env::var(n).unwrap_or_else(|_| panic!("{n} is not set; run this with ./test real"));
+    let mut place = Place::new();
+    place.repo = format!("s3://{}/bad-input", var("HOLDFAST_TEST_S3_BUCKET"));
+    place.env.push(("AWS_ENDPOINT_URL".into(), var("HOLDFAST_TEST_S3_ENDPOINT")));
+    place.env.push(("AWS_ACCESS_KEY_ID".into(), var("AWS_ACCESS_KEY_ID")));
+    place.env.push(("AWS_SECRET_ACCESS_KEY".into(), var("AWS_SECRET_ACCESS_KEY")));
+    place.env.push(("AWS_REGION".into(), var("AWS_REGION")));
+    let run = place.run(&["points"]).expect(4);
+    assert!(run.err.contains("no repository") && run.err.contains(&place.repo), "{}", run.err);
+    let run = place.run(&["points", "--repo", "s3://no-such-bucket-here/x"]);
+    assert!(matches!(run.code, 2 | 4), "{}: {}", run.code, run.err);
+    assert!(run.err.contains("no-such-bucket-here"), "{}", run.err);
+    for (name, value) in [("AWS_SECRET_ACCESS_KEY", "wrong"), ("AWS_ACCESS_KEY_ID", "nobody")] {
+        place.env.push((name.into(), value.into()));
+        let run = place.run(&["points"]).expect(5);
+        assert!(run.err.contains(&place.repo) && run.err.contains("denied"), "{}", run.err);
+    }
+}
