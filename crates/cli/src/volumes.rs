@@ -32,11 +32,15 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// The name of this machine's node.
+    pub fn node(&self) -> String {
+        self.node_name.clone().unwrap_or_else(crate::commands::volume::hostname)
+    }
+
     /// The volumes of this machine.
     pub fn volumes(&self) -> NodeVolumes {
         let root = if self.node_root.as_os_str().is_empty() { Path::new("/") } else { &self.node_root };
-        let node = self.node_name.clone().unwrap_or_else(crate::commands::volume::hostname);
-        NodeVolumes::new(root.to_owned(), node, self.threads)
+        NodeVolumes::new(root.to_owned(), self.node(), self.threads)
     }
 }
 

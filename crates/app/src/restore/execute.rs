@@ -13,6 +13,7 @@ use repo::{Cancel, CommitId, Env, Finding, Progress, Reader, Timestamp};
 use serde_json::{Value, json};
 
 use super::decide::{RESTORING, WAITING, is_apply_unable, pair};
+use super::holder::Holder;
 use super::only::definition_key;
 use super::{
     Action, ApprovedPlan, Deadlines, Done, Method, ObjectResult, OnConflict, PlannedWave, Report, Step,
@@ -52,6 +53,8 @@ pub struct Executor {
     pub progress: Arc<dyn Progress + Send + Sync>,
     /// Where the data is and who writes it; none restores objects only.
     pub data: Option<DataSource>,
+    /// Who holds claims that cannot be reached otherwise; without it, they are not.
+    pub holder: Option<Holder>,
     /// Requests in flight.
     pub at_once: usize,
     /// How long to wait for the target.
@@ -67,6 +70,7 @@ impl Executor {
             cancel: Cancel::new(),
             progress: Arc::new(()),
             data: None,
+            holder: None,
             at_once: 16,
             deadlines: Deadlines::default(),
         }
@@ -621,7 +625,7 @@ impl Run<'_> {
 }
 
 /// Worth the same request again in a moment.
-fn is_passing(error: &ApiError) -> bool {
+pub(super) fn is_passing(error: &ApiError) -> bool {
     match error {
         ApiError::Unreachable { .. } => true,
         ApiError::Other { status, .. } => *status == 429 || *status >= 500,

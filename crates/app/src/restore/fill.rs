@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use super::decide::{PARTIAL, RESTORING};
 use super::execute::{DataSource, Run};
+use super::holder::Held;
+use super::prepare::{Namespaced, core};
 use super::{Report, VolumeResult, VolumeStep};
 use crate::api::ResourceType;
 use crate::object::{Object, ObjectKey};
@@ -134,10 +136,27 @@ impl Run<'_> {
         if self.executor.cancel.is_cancelled() {
             return (Err("stopped before its turn".into()), Vec::new());
         }
-        let located = match self.reach(step, &volumes).await {
-            Ok(located) => located,
-            Err(why) => return (Err(why), Vec::new()),
+        let mut held = None;
+        let mut filled = match self.reach(step, &volumes, &mut held).await {
+            Ok(located) => self.fill_reached(step, reader, volumes, root, located).await,
+            Err(why) => (Err(why), Vec::new()),
         };
+        if let Some(held) = held
+            && let Err(why) = held.release().await
+        {
+            filled.1.push(Finding::warning("still-held", step.claim.to_string(), why));
+        }
+        filled
+    }
+
+    async fn fill_reached(
+        &self,
+        step: &VolumeStep,
+        reader: Arc<Reader>,
+        volumes: Arc<dyn Volumes>,
+        root: Root,
+        located: Located,
+    ) -> Filled {
         self.executor.progress.note(&format!("data of {} into {}", step.claim, located.how));
         let how = located.how.clone();
         match self.copy(reader, volumes, root, located, step).await {
@@ -163,38 +182,57 @@ impl Run<'_> {
         }
     }
 
-    /// Where the claim's bytes go. If that is not known before it is bound, waits for that.
-    async fn reach(&self, step: &VolumeStep, volumes: &Arc<dyn Volumes>) -> Result<Located, String> {
+    /// Where the claim's bytes go. If that cannot be said yet, waits for the claim to be bound; if it cannot be
+    /// said without a pod that mounts it, starts one that does nothing else, and gives it back to be ended.
+    async fn reach<'b>(
+        &'b self,
+        step: &VolumeStep,
+        volumes: &Arc<dyn Volumes>,
+        held: &mut Option<Held<'b>>,
+    ) -> Result<Located, String> {
         let mut why = String::new();
         let limit = self.executor.deadlines.bound;
         let pauses = limit.as_millis().div_ceil(self.executor.deadlines.step.as_millis().max(1));
         for _ in 0..=pauses {
             let (claim, volume) = self.claim_and_volume(step).await?;
-            let bound = !volume.is_null();
-            let volumes = volumes.clone();
+            let pod = match &held {
+                Some(held) => held.running().await,
+                None => None,
+            };
+            let is_bound = !volume.is_null();
+            let is_directory = volume.pointer("/spec/hostPath").is_some();
             let is_new = step.existing == Existing::Refuse;
+            let volumes = volumes.clone();
             let look = move || {
                 if is_new && !volume.is_null() {
                     volumes.prepare(&volume, &claim)?;
                 }
-                volumes.locate(&volume, &claim, &[])
+                volumes.locate(&volume, &claim, pod.as_slice())
             };
             match tokio::task::spawn_blocking(look).await {
                 Ok(Ok(located)) => return Ok(located),
-                Ok(Err(reason)) if bound => return Err(reason),
                 Ok(Err(reason)) => why = reason,
                 Err(error) => return Err(error.to_string()),
             }
             if self.executor.cancel.is_cancelled() {
-                return Err("stopped while waiting for it to be bound".into());
+                return Err("stopped while waiting for its volume".into());
+            }
+            // A directory of the node is there or not, and no pod changes that; an unbound claim may yet be bound.
+            if is_directory || (is_bound && self.executor.holder.is_none()) {
+                return Err(why);
+            }
+            if held.is_none()
+                && let Some(holder) = &self.executor.holder
+            {
+                *held = Some(self.hold(holder, &step.claim).await.map_err(|e| format!("{why}; {e}"))?);
             }
             tokio::time::sleep(self.executor.deadlines.step).await;
         }
-        Err(format!(
-            "it was not bound to a volume within {} s ({why}); if its storage class waits for the first pod, map it to \
-             one that binds at once",
-            limit.as_secs()
-        ))
+        let trouble = match &held {
+            Some(held) => format!("; {}", held.trouble().await),
+            None => String::new(),
+        };
+        Err(format!("its volume could not be reached within {} s: {why}{trouble}", limit.as_secs()))
     }
 
     /// The claim as it is now, and its volume, or null while it has none.
@@ -202,8 +240,7 @@ impl Run<'_> {
         let get = async |resource: &ResourceType, namespace: &str, name: &str| {
             self.executor.cluster.get(resource, namespace, name).await.map_err(|e| e.to_string())
         };
-        let resource = claim_type();
-        let claim = get(&resource, &step.claim.namespace, &step.claim.name)
+        let claim = get(&claim_type(), &step.claim.namespace, &step.claim.name)
             .await?
             .ok_or_else(|| "the claim was not restored".to_owned())?;
         let name = match claim.str("/spec/volumeName") {
@@ -213,8 +250,7 @@ impl Run<'_> {
         if name.is_empty() {
             return Ok((claim.0, Value::Null));
         }
-        let resource = ResourceType { plural: "persistentvolumes".into(), namespaced: false, ..resource };
-        let volume = get(&resource, "", name).await?;
+        let volume = get(&core("PersistentVolume", "persistentvolumes", Namespaced::No), "", name).await?;
         let owner = volume.as_ref().map(super::volumes::claim_of).unwrap_or_default();
         if !owner.name.is_empty() && owner != step.claim {
             return Err(format!("PersistentVolume {name} belongs to {owner}, so nothing is written to it"));
@@ -286,11 +322,5 @@ impl Run<'_> {
 }
 
 fn claim_type() -> ResourceType {
-    ResourceType {
-        version: "v1".into(),
-        kind: "PersistentVolumeClaim".into(),
-        plural: "persistentvolumeclaims".into(),
-        namespaced: true,
-        ..ResourceType::default()
-    }
+    core("PersistentVolumeClaim", "persistentvolumeclaims", Namespaced::Yes)
 }

@@ -18,6 +18,7 @@ mod addresses;
 mod decide;
 mod execute;
 mod fill;
+mod holder;
 mod observe;
 mod only;
 mod plan;
@@ -43,6 +44,7 @@ use crate::volumes::Existing;
 
 pub(crate) use decide::pair;
 pub use execute::{DataSource, Executor};
+pub use holder::Holder;
 pub use only::{Only, OnlyError};
 pub use plan::plan;
 pub(crate) use plan::{give_way, observe_candidates};
@@ -404,7 +406,7 @@ pub struct Deadlines {
     pub definition: Duration,
     /// For an object that is replaced to be gone.
     pub gone: Duration,
-    /// For a claim to be bound, if its data cannot be written otherwise.
+    /// For a claim's volume to be reached: bound, and mounted if it has to be.
     pub bound: Duration,
     /// For everything to be ready, at the end; `None` does not wait.
     pub ready: Option<Duration>,
@@ -418,7 +420,7 @@ impl Default for Deadlines {
             namespace: Duration::from_secs(120),
             definition: Duration::from_secs(60),
             gone: Duration::from_secs(60),
-            bound: Duration::from_secs(60),
+            bound: Duration::from_secs(180),
             ready: None,
             step: Duration::from_millis(250),
         }

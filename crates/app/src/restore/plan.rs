@@ -421,11 +421,11 @@ async fn check_classes(
             .collect();
         if class.str("/volumeBindingMode") == "WaitForFirstConsumer" && !waiting.is_empty() {
             let message = format!(
-                "it gives a claim its volume only when a pod uses it, but data is written before any pod may start, so \
-                 {} may stay without; map it to a class that binds at once",
+                "it gives a claim its volume only when a pod uses it, and data is written before any pod of the \
+                 application starts; so a pod that does nothing holds {} meanwhile, on the node this runs on",
                 names(&waiting)
             );
-            findings.push(Finding::warning("class-waits", key.to_string(), message));
+            findings.push(Finding::note("class-waits", key.to_string(), message));
         }
     }
     Ok(())

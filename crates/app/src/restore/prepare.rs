@@ -119,6 +119,24 @@ pub(crate) fn prepare(
     Ok(prepared)
 }
 
+/// Does a kind live in namespaces?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Namespaced {
+    Yes,
+    No,
+}
+
+/// The type of a kind that every cluster has.
+pub(super) fn core(kind: &str, plural: &str, namespaced: Namespaced) -> ResourceType {
+    ResourceType {
+        version: "v1".into(),
+        kind: kind.into(),
+        plural: plural.into(),
+        namespaced: namespaced == Namespaced::Yes,
+        ..ResourceType::default()
+    }
+}
+
 /// Why a stored object is no part of a restore, if it is none.
 fn left_out(stored: &StoredObject) -> Option<String> {
     let original = Object(stored.original.clone());
@@ -204,12 +222,7 @@ fn add_namespaces(prepared: &mut Prepared, transform: &Transform) {
             was,
             stored: None,
             role: Role::Cluster,
-            resource: ResourceType {
-                version: "v1".into(),
-                kind: "Namespace".into(),
-                plural: "namespaces".into(),
-                ..ResourceType::default()
-            },
+            resource: core("Namespace", "namespaces", Namespaced::No),
             desired: Object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})),
             owners: Vec::new(),
             order: Order::Namespace,

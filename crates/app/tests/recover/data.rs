@@ -10,8 +10,8 @@ use app::api::Cluster;
 use app::backup::{self, BackupOptions, Means};
 use app::point::{Consistency, Point};
 use app::restore::{
-    Action, Consent, Data, DataSource, Deadlines, Executor, NotApproved, Report, RestoreOptions, RestorePlan,
-    plan,
+    Action, Consent, Data, DataSource, Deadlines, Executor, Holder, NotApproved, Report, RestoreOptions,
+    RestorePlan, plan,
 };
 use app::rules::{ExecOutcome, Hands, HandsError, Target};
 use app::select::Selection;
@@ -120,6 +120,7 @@ impl Hands for NoHands {
 
 /// The shop with data on its disk, and a point of it in a repository.
 struct Scene {
+    holder: Option<Holder>,
     server: ApiServer,
     disks: Arc<Disks>,
     reader: Arc<Reader>,
@@ -164,7 +165,7 @@ impl Scene {
             .unwrap();
         let reader = Arc::new(repository.reader(ReaderOptions::default()).unwrap());
         let point = Point::read(&reader, &report.info).unwrap();
-        Scene { server, disks, reader, info: report.info, point }
+        Scene { holder: None, server, disks, reader, info: report.info, point }
     }
 
     async fn cluster(&self) -> Cluster {
@@ -188,9 +189,10 @@ impl Scene {
                 commit: self.info.id,
                 volumes: self.disks.clone(),
             }),
+            holder: self.holder.clone(),
             deadlines: Deadlines {
                 step: Duration::from_millis(1),
-                bound: Duration::from_millis(10),
+                bound: Duration::from_millis(500),
                 ..Deadlines::default()
             },
             ..Executor::new(self.cluster().await, env())
@@ -335,4 +337,78 @@ async fn nothing_starts_on_a_volume_with_damaged_files_unless_it_is_asked_for() 
     let report = scene.execute(scene.plan(Data::Leave, copy()).await).await;
     assert_eq!((report.created, report.failed), (1, 0), "{:#?}", report.findings);
     assert!(get(&scene.cluster().await, "apps", "StatefulSet", "copy", "db").await.is_some());
+}
+
+/// What a scheduler, a provisioner and a kubelet would do about one pod, and then about its end.
+async fn play_node(server: &ApiServer, cluster: &Cluster) -> Value {
+    let find =
+        || server.dump().into_iter().find(|o| o["kind"] == "Pod" && o["metadata"]["namespace"] == "copy");
+    let mut pod = loop {
+        match find() {
+            Some(pod) => break pod,
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pvc-new"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/provisioned"},
+        "claimRef": {"namespace": "copy", "name": "data-db-0"}}});
+    apply(server, &[volume]).await;
+    patch(
+        cluster,
+        "",
+        "PersistentVolumeClaim",
+        "copy",
+        "data-db-0",
+        json!({"spec": {"volumeName": "pvc-new"}}),
+    )
+    .await;
+    pod["status"]["phase"] = json!("Running");
+    pod["spec"]["nodeName"] = json!("me");
+    assert!(server.load([pod.clone()]).is_empty());
+    pod
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_for_a_pod_gets_one_for_as_long_as_its_data_takes() {
+    let mut scene = Scene::new().await;
+    *scene.disks.target.lock().unwrap() = Some(scene.server.clone());
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "waits"},
+        "provisioner": "example.com/disks", "volumeBindingMode": "WaitForFirstConsumer"});
+    apply(&scene.server, &[class]).await;
+    let transform = Mapping::from_yaml("{namespaces: {shop: copy}, storageClasses: {manual: waits}}")
+        .unwrap()
+        .check()
+        .unwrap();
+    scene.holder = Some(Holder { node: "me".into(), image: "pause".into() });
+
+    // Not a node of this cluster: no pod can help.
+    let report = scene.execute(scene.plan(Data::New, transform.clone()).await).await;
+    assert!(
+        report.findings.iter().any(|f| f.message.contains("is no node of the cluster")),
+        "{:#?}",
+        report.findings
+    );
+    assert!(get(&scene.cluster().await, "apps", "StatefulSet", "copy", "db").await.is_none());
+
+    assert!(
+        scene
+            .server
+            .load([json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "me"}})])
+            .is_empty()
+    );
+    let plan = scene.plan(Data::New, transform.clone()).await;
+    assert_eq!(plan.volumes[0].reason, "an earlier restore did not come to it");
+    let cluster = scene.cluster().await;
+    let (report, pod) = tokio::join!(scene.execute(plan), play_node(&scene.server, &cluster));
+    assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/hostname"], "me");
+    assert!(report.is_complete(), "{:#?}", report.findings);
+    assert_eq!(scene.disk("/provisioned"), "every order ever made");
+    assert!(!scene.server.dump().iter().any(|o| o["kind"] == "Pod"), "the pod is gone");
+    assert!(get(&cluster, "apps", "StatefulSet", "copy", "db").await.is_some());
+    let again = scene.plan(Data::New, transform).await;
+    assert!(
+        !again.changes_anything(),
+        "{:#?}",
+        again.steps().filter(|s| s.action != Action::Unchanged).collect::<Vec<_>>()
+    );
 }

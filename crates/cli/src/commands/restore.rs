@@ -9,8 +9,8 @@ use crate::picking;
 use crate::volumes::NodeArgs;
 use app::point::Point;
 use app::restore::{
-    Action, Consent, Data, DataSource, Done, Executor, NotApproved, OnConflict, Only, Report, RestoreOptions,
-    RestorePlan,
+    Action, Consent, Data, DataSource, Done, Executor, Holder, NotApproved, OnConflict, Only, Report,
+    RestoreOptions, RestorePlan,
 };
 use app::selector::Selector;
 use repo::ReaderOptions;
@@ -51,6 +51,9 @@ pub struct Args {
     pub mapping: mapping::Args,
     #[command(flatten)]
     pub node: NodeArgs,
+    /// The image of the pod that holds a claim while its data is written, where nothing else makes it reachable
+    #[arg(long, default_value = Holder::IMAGE, value_name = "IMAGE", help_heading = "Volumes")]
+    pub holder_image: String,
 }
 
 /// Which part of a point.
@@ -136,6 +139,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         commit: info.id,
         volumes: Arc::new(args.node.volumes()),
     });
+    executor.holder = Some(Holder { node: args.node.node(), image: args.holder_image.clone() });
     executor.deadlines.ready = (!args.no_wait).then(|| Duration::from_secs(args.timeout));
     let report = approved.execute(&executor).await;
     progress.finish();
