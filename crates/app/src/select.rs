@@ -21,7 +21,7 @@ use crate::discover;
 use crate::error::Error;
 use crate::graph::{Edge, Graph, RefKind};
 use crate::kinds::{self, Keep, Order};
-use crate::object::ObjectKey;
+use crate::object::{Object, ObjectKey};
 use crate::point::{Restore, Role};
 use crate::selector::{Selector, glob};
 use crate::world::{self, Observed, Unread, World, unprotected_volumes};
@@ -479,6 +479,9 @@ fn not_included(
     if edge.via == RefKind::Owner {
         return expected("its owner is gone; it is restored without");
     }
+    if to.is("storage.k8s.io", "StorageClass") && is_made_by_hand(&from.seen.object) {
+        return expected("no such class exists: the name only pairs claims with volumes made by hand");
+    }
     match world.unread(to) {
         Some(_) if edge.via == RefKind::Class => {
             expected("a class of the cluster, not readable with these credentials")
@@ -499,6 +502,19 @@ fn not_included(
         }
         None => (State::Missing, "not found in the cluster".into()),
     }
+}
+
+/// A volume, or a claim that has one, that no provisioner made. Its class need not exist as an object.
+fn is_made_by_hand(object: &Object) -> bool {
+    const PROVISIONED: &[&str] = &[
+        "pv.kubernetes.io/provisioned-by",
+        "volume.kubernetes.io/storage-provisioner",
+        "volume.beta.kubernetes.io/storage-provisioner",
+    ];
+    let key = object.key();
+    let has_volume = key.is("", "PersistentVolume")
+        || key.is("", "PersistentVolumeClaim") && !object.str("/spec/volumeName").is_empty();
+    has_volume && PROVISIONED.iter().all(|name| object.annotation(name).is_none())
 }
 
 /// Names that stand for something everywhere, even where we may not look.

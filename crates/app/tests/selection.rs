@@ -174,6 +174,12 @@ async fn what_is_missing_is_told() {
             "PersistentVolumeClaim d | missing: StorageClass gone",
         ),
         (
+            "a class that only pairs a claim with a volume made by hand",
+            "pv v path:/srv/v; pvc d class:manual pv:v",
+            "ns:shop",
+            "PersistentVolumeClaim d, PersistentVolume v",
+        ),
+        (
             "an old replica set's config is no loss",
             "deploy web app=web; rs web-1 cm:old owner:Deployment/web",
             "ns:shop",
