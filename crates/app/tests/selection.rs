@@ -177,7 +177,7 @@ async fn what_is_missing_is_told() {
             "a class that only pairs a claim with a volume made by hand",
             "pv v path:/srv/v; pvc d class:manual pv:v",
             "ns:shop",
-            "PersistentVolumeClaim d, PersistentVolume v",
+            "PersistentVolumeClaim d | cluster: PersistentVolume v",
         ),
         (
             "an old replica set's config is no loss",
