@@ -239,6 +239,7 @@ impl Placing<'_, '_> {
             entry,
             open: AtomicUsize::new(1),
             failed: Mutex::new(None),
+            writing: Mutex::new(()),
         });
         let done = self.hand_out(&file, size, &content, &holes);
         shared.range_done(&file, done);
