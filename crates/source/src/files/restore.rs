@@ -278,10 +278,14 @@ impl Shared<'_> {
 
     /// The reason to stop, if there is one.
     fn ended(&self) -> Result<(), Error> {
-        if let Some(error) = lock(&self.fatal).take() {
-            return Err(error);
+        match lock(&self.fatal).take() {
+            // While one thread met the end of the disk, others may have finished what they had begun.
+            Some(Error::NoSpace { target, .. }) => {
+                Err(Error::NoSpace { target, files: self.tally.files.load(Ordering::Relaxed) })
+            }
+            Some(error) => Err(error),
+            None => Ok(self.cancel.check()?),
         }
-        Ok(self.cancel.check()?)
     }
 
     pub fn fatal_error(&self, e: Errno, doing: &'static str) -> Error {
