@@ -3,7 +3,7 @@
 //! They are handed in as an [`Env`], so that a test owns them: `Env::fixed(now, seed)` gives the same
 //! repository bytes on every run.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,13 @@ pub struct Env(Arc<Source>);
 
 enum Source {
     Real,
-    Fixed { now: AtomicI64, dice: Mutex<blake3::OutputReader> },
+    Fixed {
+        now: AtomicI64,
+        dice: Mutex<blake3::OutputReader>,
+        /// How often the clock was read, and by how much it jumps at which reading.
+        readings: AtomicU64,
+        jumps: Vec<(u64, i64)>,
+    },
 }
 
 impl Env {
@@ -30,15 +36,26 @@ impl Env {
     /// A clock that stands still at `now` and randomness that repeats for the same `seed`. For tests only:
     /// keys made with it are no secret.
     pub fn fixed(now: Timestamp, seed: u64) -> Env {
+        Env::jumping(now, seed, Vec::new())
+    }
+
+    /// [`Env::fixed`] with a clock that is set forward or back by so many nanoseconds at these readings (the first is
+    /// number 1): what a machine without a time server does in the middle of a backup.
+    pub fn jumping(now: Timestamp, seed: u64, jumps: Vec<(u64, i64)>) -> Env {
         let mut hasher = blake3::Hasher::new_derive_key("holdfast fixed test dice");
         hasher.update(&seed.to_le_bytes());
-        Env(Arc::new(Source::Fixed { now: AtomicI64::new(now), dice: Mutex::new(hasher.finalize_xof()) }))
+        let dice = Mutex::new(hasher.finalize_xof());
+        Env(Arc::new(Source::Fixed { now: AtomicI64::new(now), dice, readings: AtomicU64::new(0), jumps }))
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
-            Source::Fixed { now, .. } => now.load(Ordering::Relaxed),
+            Source::Fixed { now, readings, jumps, .. } => {
+                let reading = readings.fetch_add(1, Ordering::Relaxed) + 1;
+                let jump: i64 = jumps.iter().filter(|(at, _)| *at == reading).map(|(_, by)| by).sum();
+                now.fetch_add(jump, Ordering::Relaxed).saturating_add(jump)
+            }
             // A clock before 1970 or after 2262 is wrong anyway; it must not end a backup.
             Source::Real => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -151,5 +168,7 @@ mod tests {
         assert_ne!(a, b);
         one.advance(3);
         assert_eq!((one.now(), two.now()), (8, 5));
+        let jumping = Env::jumping(100, 1, vec![(2, 50), (4, -120)]);
+        assert_eq!([(); 5].map(|()| jumping.now()), [100, 150, 150, 30, 30]);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! What the faults stand for: a network that loses requests or answers, a process killed between two calls
 //! (or right after one landed), a disk that fills up, a policy that forbids verbs, a medium that flips bits.
-//! A torn put is not among them, because every store promises that a put is whole or not there.
+//! And stores that break the contract, as real ones do on a bad day: a put torn by a power cut, a disk that
+//! acknowledges what it has not written, a listing that is behind. (A clock that jumps: [`crate::Env::jumping`].)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -35,6 +37,16 @@ pub struct Faults {
     pub die_after_changes: Option<u64>,
     /// Whether the deadly call itself lands before the end.
     pub die_landed: bool,
+    /// Instead, a deadly put leaves the first part of its object: a power cut on a disk that lies.
+    pub die_torn: bool,
+    /// So many of a thousand puts leave the first part of their object and are reported unavailable.
+    pub torn_per_mille: u16,
+    /// A put is acknowledged at once and seen only so many calls later; until then nothing but another put of the
+    /// same key knows of it. What is still on its way when the process dies never lands.
+    pub delay_puts: u64,
+    /// A listing shows the store as it was so many calls ago: new objects are missing in it, and deleted ones
+    /// are still there.
+    pub stale_lists: u64,
     /// Once so many bytes were put, puts report a full store.
     pub full_after_bytes: Option<u64>,
     /// Verbs the credentials do not allow.
@@ -52,13 +64,23 @@ pub struct Faulty<S> {
     changes: AtomicU64,
     bytes: AtomicU64,
     dice: AtomicU64,
+    /// Puts that nobody sees yet: the call at which they land.
+    delayed: Mutex<VecDeque<(u64, String, Bytes)>>,
+    /// Changes that listings do not show yet: the call at which they will, and the object if it was deleted.
+    unlisted: Mutex<VecDeque<(u64, String, Option<Object>)>>,
 }
 
 /// What a call meets.
+#[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Fine,
     Lost,
     Dies,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whole at every moment: each change is one push or one removal.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: Store> Faulty<S> {
@@ -72,6 +94,8 @@ impl<S: Store> Faulty<S> {
             changes: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             dice,
+            delayed: Mutex::default(),
+            unlisted: Mutex::default(),
         }
     }
 
@@ -113,6 +137,7 @@ impl<S: Store> Faulty<S> {
 
     fn before(&self, verb: Verb, key: &str) -> Result<Fate, StoreError> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.land(call)?;
         if self.faults.denied.contains(&verb) {
             return Err(StoreError::Denied {
                 key: key.to_owned(),
@@ -140,6 +165,92 @@ impl<S: Store> Faulty<S> {
             return Ok(Fate::Lost);
         }
         Ok(Fate::Fine)
+    }
+
+    fn dead_now(&self) -> bool {
+        self.faults.die_after_changes.is_some_and(|limit| self.changes.load(Ordering::Relaxed) > limit)
+    }
+
+    /// What was delayed until now arrives.
+    fn land(&self, call: u64) -> Result<(), StoreError> {
+        if self.faults.delay_puts == 0 || self.dead_now() {
+            return Ok(());
+        }
+        let mut delayed = lock(&self.delayed);
+        while delayed.front().is_some_and(|(due, ..)| *due <= call) {
+            if let Some((_, key, bytes)) = delayed.pop_front() {
+                self.inner.put(&key, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_delayed(&self, key: &str) -> bool {
+        self.faults.delay_puts > 0 && lock(&self.delayed).iter().any(|(_, delayed, _)| delayed == key)
+    }
+
+    /// Listings learn of this change later.
+    fn hide(&self, key: &str, deleted: Option<Object>) {
+        if self.faults.stale_lists > 0 {
+            let due = self.calls.load(Ordering::Relaxed) + self.faults.stale_lists;
+            lock(&self.unlisted).push_back((due, key.to_owned(), deleted));
+        }
+    }
+
+    /// A put that reaches the store, whole or not.
+    fn put_now(&self, key: &str, bytes: Bytes, fate: Fate) -> Result<Put, StoreError> {
+        let torn = self.hit(self.faults.torn_per_mille) || (fate == Fate::Dies && self.faults.die_torn);
+        if torn {
+            let size = self.roll() % (bytes.len() as u64).max(1);
+            return match self.inner.put(key, bytes.slice(..size as usize))? {
+                Put::Created => {
+                    self.hide(key, None);
+                    Err(self.unavailable(key, "the power failed during the put, on purpose"))
+                }
+                Put::Exists => Ok(Put::Exists),
+            };
+        }
+        if self.faults.delay_puts > 0 && fate != Fate::Dies {
+            if self.is_delayed(key) || self.inner.size(key).is_ok() {
+                return Ok(Put::Exists);
+            }
+            let due = self.calls.load(Ordering::Relaxed) + self.faults.delay_puts;
+            lock(&self.delayed).push_back((due, key.to_owned(), bytes));
+            return Ok(Put::Created);
+        }
+        let put = self.inner.put(key, bytes)?;
+        if put == Put::Created {
+            self.hide(key, None);
+        }
+        Ok(put)
+    }
+
+    /// A listing as it was some calls ago.
+    fn list_stale(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let now = self.calls.load(Ordering::Relaxed);
+        let unlisted: Vec<(String, Option<Object>)> = {
+            let mut unlisted = lock(&self.unlisted);
+            while unlisted.front().is_some_and(|(due, ..)| *due <= now) {
+                unlisted.pop_front();
+            }
+            unlisted.iter().map(|(_, key, deleted)| (key.clone(), deleted.clone())).collect()
+        };
+        let mut seen: Vec<Object> = Vec::new();
+        self.inner.list(prefix, &mut |object| {
+            seen.push(object);
+            Ok(())
+        })?;
+        // Backwards through the changes: the oldest of them is undone last.
+        for (key, deleted) in unlisted.into_iter().rev().filter(|(key, _)| key.starts_with(prefix)) {
+            seen.retain(|object| object.key != key);
+            seen.extend(deleted);
+        }
+        seen.sort();
+        seen.into_iter().try_for_each(each)
     }
 
     fn after<T>(&self, fate: Fate, key: &str, result: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -193,7 +304,7 @@ impl<S: Store> Store for Faulty<S> {
                 });
             }
         }
-        let result = self.inner.put(key, bytes);
+        let result = self.put_now(key, bytes, fate);
         self.after(fate, key, result)
     }
 
@@ -231,12 +342,28 @@ impl<S: Store> Store for Faulty<S> {
             }
             (Err(error), _) => return Err(error),
         };
-        let result = self.inner.list(prefix, each);
+        let result = match self.faults.stale_lists {
+            0 => self.inner.list(prefix, each),
+            _ => self.list_stale(prefix, each),
+        };
         self.after(fate, prefix, result)
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         let fate = self.before(Verb::Delete, key)?;
+        if self.faults.stale_lists > 0 {
+            let mut found = None;
+            self.inner.list(key, &mut |object| {
+                if object.key == key {
+                    found = Some(object);
+                }
+                Ok(())
+            })?;
+            if found.is_some() {
+                self.hide(key, found);
+            }
+        }
+        lock(&self.delayed).retain(|(_, delayed, _)| delayed != key);
         let result = self.inner.delete(key);
         self.after(fate, key, result)
     }
@@ -310,6 +437,61 @@ mod tests {
         assert!(matches!(store.put("c", bytes()), Err(StoreError::Full { .. })));
         assert!(store.get("a").is_ok());
         assert!(matches!(store.delete("a"), Err(StoreError::Denied { .. })));
+    }
+
+    #[test]
+    fn a_torn_put_leaves_a_first_part_and_is_told() {
+        for faults in [
+            Faults { seed: 5, torn_per_mille: 1000, ..Faults::default() },
+            Faults {
+                seed: 5,
+                die_after_changes: Some(0),
+                die_landed: true,
+                die_torn: true,
+                ..Faults::default()
+            },
+        ] {
+            let store = Faulty::new(MemStore::new(), faults);
+            assert!(store.put("a", bytes()).is_err());
+            let left = store.inner().get("a").unwrap();
+            assert!(left.len() < 10 && bytes().starts_with(&left), "{left:?}");
+            assert!(store.put("a", bytes()).is_err() || store.put("a", bytes()).unwrap() == Put::Exists);
+        }
+    }
+
+    #[test]
+    fn a_delayed_put_is_acknowledged_seen_later_and_lost_when_the_process_dies() {
+        let delayed = Faults { delay_puts: 3, ..Faults::default() };
+        let store = Faulty::new(MemStore::new(), delayed.clone());
+        assert_eq!(store.put("a", bytes()).unwrap(), Put::Created);
+        assert!(store.get("a").unwrap_err().is_not_found());
+        assert_eq!(store.put("a", bytes()).unwrap(), Put::Exists);
+        assert!(store.size("a").is_err());
+        assert_eq!(store.get("a").unwrap(), bytes(), "it is there three calls later");
+        let store = Faulty::new(MemStore::new(), Faults { die_after_changes: Some(1), ..delayed });
+        store.put("a", bytes()).unwrap();
+        store.put("b", bytes()).unwrap_err();
+        for _ in 0..9 {
+            store.get("a").unwrap_err();
+        }
+        assert!(store.inner().snapshot().is_empty(), "acknowledged and never written");
+    }
+
+    #[test]
+    fn a_stale_listing_lacks_the_new_and_shows_the_deleted() {
+        let store = Faulty::new(MemStore::new(), Faults { stale_lists: 3, ..Faults::default() });
+        let listed = || -> Vec<String> {
+            super::super::list_all(&store, "").unwrap().into_iter().map(|object| object.key).collect()
+        };
+        store.put("a", bytes()).unwrap();
+        assert_eq!(store.get("a").unwrap(), bytes(), "reads are up to date");
+        assert!(listed().is_empty());
+        assert_eq!(listed(), ["a"]);
+        store.delete("a").unwrap();
+        assert_eq!(listed(), ["a"], "deleted and still shown");
+        listed();
+        assert!(listed().is_empty());
+        assert!(store.inner().snapshot().is_empty());
     }
 
     #[test]
