@@ -1,8 +1,6 @@
 //! Ingress: host names and paths to Services, with the certificates of the hosts.
 
-use serde_json::Value;
-
-use super::{KindInfo, Order, PLAIN, Readiness, To, rule};
+use super::{KindInfo, Order, PLAIN, To, rule};
 use crate::graph::RefKind;
 use crate::object::{Object, ObjectKey};
 use crate::refs::Found;
@@ -24,8 +22,8 @@ pub static KIND: KindInfo = KindInfo {
         rule("/spec/tls/*/secretName", To::Here("", "Secret"), RefKind::Secret),
         rule("/spec/ingressClassName", To::Cluster("networking.k8s.io", "IngressClass"), RefKind::Class),
     ],
+    // Ready as soon as it is there: many controllers serve it and never write an address into its status.
     find: Some(find),
-    ready,
     ..PLAIN
 };
 
@@ -54,22 +52,16 @@ fn find(ingress: &Object, found: &mut Vec<Found>) {
     }
 }
 
-fn ready(ingress: &Value) -> Readiness {
-    let has_address = ingress
-        .pointer("/status/loadBalancer/ingress")
-        .and_then(Value::as_array)
-        .is_some_and(|i| !i.is_empty());
-    if has_address {
-        Readiness::Ready
-    } else {
-        Readiness::Waiting("no controller has given it an address".into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::kinds::testing::refs;
     use serde_json::json;
+
+    #[test]
+    fn nothing_waits_for_an_address_that_may_never_be_written() {
+        let ingress = json!({"apiVersion":"networking.k8s.io/v1","kind":"Ingress","spec":{},"status":{"loadBalancer":{}}});
+        assert_eq!((super::KIND.ready)(&ingress), crate::kinds::Readiness::Ready);
+    }
 
     #[test]
     fn backends_certificates_and_class_of_both_generations() {

@@ -76,6 +76,14 @@ impl Executor {
         }
     }
 
+    /// Tells what is waited for, unless it is what was told last.
+    pub(super) fn tell_once(&self, told: &mut String, what: String) {
+        if *told != what {
+            self.progress.note(&what);
+            *told = what;
+        }
+    }
+
     pub(super) fn since(&self, start: Timestamp) -> u64 {
         u64::try_from(self.env.now().saturating_sub(start).max(0) / 1_000_000).unwrap_or(0)
     }
@@ -594,6 +602,7 @@ impl Run<'_> {
     async fn ready(&self, steps: Vec<Step>, limit: Duration, report: &mut Report) {
         let mut waiting: Vec<(Step, String)> = steps.into_iter().map(|step| (step, String::new())).collect();
         let pauses = limit.as_millis().div_ceil(self.executor.deadlines.step.as_millis().max(1));
+        let mut told = String::new();
         for turn in 0..=pauses {
             let mut still = Vec::new();
             for (step, _) in waiting {
@@ -614,6 +623,13 @@ impl Run<'_> {
             waiting = still;
             if waiting.is_empty() || self.executor.cancel.is_cancelled() || turn == pauses {
                 break;
+            }
+            if let Some((step, why)) = waiting.first() {
+                let others = match waiting.len() - 1 {
+                    0 => String::new(),
+                    others => format!(", and for {others} more"),
+                };
+                self.executor.tell_once(&mut told, format!("waiting for {}: {why}{others}", step.key));
             }
             tokio::time::sleep(self.executor.deadlines.step).await;
         }

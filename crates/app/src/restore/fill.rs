@@ -191,6 +191,7 @@ impl Run<'_> {
         held: &mut Option<Held<'b>>,
     ) -> Result<Located, String> {
         let mut why = String::new();
+        let mut told = String::new();
         let limit = self.executor.deadlines.bound;
         let pauses = limit.as_millis().div_ceil(self.executor.deadlines.step.as_millis().max(1));
         for _ in 0..=pauses {
@@ -226,6 +227,7 @@ impl Run<'_> {
             {
                 *held = Some(self.hold(holder, &step.claim).await.map_err(|e| format!("{why}; {e}"))?);
             }
+            self.executor.tell_once(&mut told, format!("waiting for the volume of {}: {why}", step.claim));
             tokio::time::sleep(self.executor.deadlines.step).await;
         }
         let trouble = match &held {
