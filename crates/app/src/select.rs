@@ -147,7 +147,7 @@ impl Filter {
                 .iter()
                 .map(|name| match api.named(name) {
                     Some(t) => Ok((t.group.clone(), t.kind.clone())),
-                    None => Err(Error::Invalid(format!(
+                    None => Err(Error::NotFound(format!(
                         "the cluster serves no kind {name:?}; `kubectl api-resources` lists them"
                     ))),
                 })

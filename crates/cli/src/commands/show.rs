@@ -59,7 +59,7 @@ fn print(ctx: &Context, args: &Args, info: &CommitInfo, point: &Point) {
         out.tone(Tone::Strong, format!("Recovery point {}", info.id)),
         meta.application
     ));
-    out.line(format!("  cut          {} (UTC)", meta.cut));
+    out.line(format!("  cut          {}", meta.cut));
     out.line(format!("  namespaces   {}", meta.namespaces.join(", ")));
     out.line(format!("  cluster      Kubernetes {}, id {}", meta.cluster.version, word(&meta.cluster.id)));
     out.line(format!("  consistency  {consistency}"));
