@@ -250,9 +250,10 @@ fn a_damaged_list_of_files_costs_what_comes_after_it() {
 
 #[test]
 fn without_root_everything_comes_back_but_what_only_root_may_make() {
-    if !is_root() {
-        return;
-    }
+    assert!(
+        is_root(),
+        "run this test as root: it hands files to other owners and then gives its rights away"
+    );
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
     use std::os::unix::fs::chown;
     let dir = tempfile::tempdir().unwrap();
@@ -299,10 +300,15 @@ fn without_root_everything_comes_back_but_what_only_root_may_make() {
 /// A file system of its own, gone when dropped.
 struct Mounted(std::path::PathBuf);
 
-fn mounted(at: &Path, options: &str) -> Option<Mounted> {
+fn mounted(at: &Path, options: &str) -> Mounted {
     fs::create_dir_all(at).unwrap();
-    let done = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).output();
-    done.is_ok_and(|done| done.status.success()).then(|| Mounted(at.to_path_buf()))
+    let done = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).output().unwrap();
+    assert!(
+        done.status.success(),
+        "run this test as root, it mounts a file system: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Mounted(at.to_path_buf())
 }
 
 impl Drop for Mounted {
@@ -322,7 +328,7 @@ fn a_full_target_ends_the_restore_and_says_what_is_there() {
     fs::write(from.join("zz"), noise(7, 4_000_000)).unwrap();
     let depot = depot();
     let saved = depot.save(&from);
-    let Some(target) = mounted(&dir.path().join("small"), "size=1m") else { return };
+    let target = mounted(&dir.path().join("small"), "size=1m");
     let error = depot.try_load(&saved, &target.0, &RestoreOptions::default()).unwrap_err();
     let Error::NoSpace { files, .. } = error else { panic!("{error}") };
     let there = facts(&target.0);
@@ -332,7 +338,7 @@ fn a_full_target_ends_the_restore_and_says_what_is_there() {
         assert_eq!(fact, &wanted[path]);
     }
 
-    let Some(target) = mounted(&dir.path().join("read-only"), "ro") else { return };
+    let target = mounted(&dir.path().join("read-only"), "ro");
     let error = depot.try_load(&saved, &target.0, &RestoreOptions::default()).unwrap_err();
     assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
 }
@@ -341,7 +347,7 @@ fn a_full_target_ends_the_restore_and_says_what_is_there() {
 fn another_file_system_is_left_out_if_asked() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("mount")).unwrap();
-    let Some(other) = mounted(&dir.path().join("mount"), "size=1m") else { return };
+    let other = mounted(&dir.path().join("mount"), "size=1m");
     fs::write(other.0.join("inside"), b"x").unwrap();
     fs::write(dir.path().join("outside"), b"x").unwrap();
     let depot = depot();
