@@ -4,13 +4,14 @@
 //! content, and follows every recovery point: each stream it names must be made of chunks that the index
 //! finds in packs that are there with the promised size; trees and manifests are read and verified on the way.
 //! With `read_data` every pack is read once, whatever number of points needs it, and every chunk opened,
-//! decompressed and compared with its id (R4).
+//! decompressed and compared with its id (R4). A `budget` reads a part of the packs in each run and all of them in
+//! time (`turns.rs`); `points` looks at what these points need and at nothing else.
 //!
 //! The packs come first and the points after: so one walk over the points both shows what is reachable and
 //! names, for everything found bad, the recovery points and files it touches. A stream that several
 //! points share is walked once.
 //!
-//! Nothing is changed. Bytes are hostile until verified: what does not parse is a finding, never a panic. Not
+//! Nothing is changed; a run with a budget adds a note of how far it came. Bytes are hostile until verified: what does not parse is a finding, never a panic. Not
 //! being able to look (no connection, no rights) is an error and no finding, because it says nothing
 //! about the data.
 //!
@@ -27,15 +28,18 @@
 //! | `pack-missing`, `pack-damaged` | a pack | error; warning if no segment names it |
 //! | `manifest-invalid`, `tree-invalid`, `stream-invalid` | authentic and impossible: written so | error |
 //! | `pack-unlisted` | a chunk in a pack that the index names otherwise, but not there | warning |
+//! | `read-unsteady` | a pack that was wrong when read first and right when read again | warning |
+//! | `check-note-damaged`, `check-not-noted` | how far the turns have come cannot be read, or written | warning |
 //! | `check-partial` | the key does not allow more | warning |
 //! | `packs-unreferenced`, `parent-missing`, `stray-object` | good to know | note |
 //!
 //! What check cannot see: a commit deleted by whoever may delete (it shows only as the missing parent of a
 //! later one), and a complete older copy of the store served again.
 
-mod damage;
-mod packs;
-mod walk;
+pub(crate) mod damage;
+pub(crate) mod packs;
+mod turns;
+pub(crate) mod walk;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -47,7 +51,7 @@ use crate::commit::Sealed;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::id::{CommitId, HEADER, KEYS, PackId, SegmentId};
-use crate::index::Index;
+use crate::index::{Index, PackSet};
 use crate::monitor::{Finding, Progress, Severity};
 use crate::object::{Capability, Root, Summary};
 use crate::reader::{Reader, ReaderOptions};
@@ -55,13 +59,20 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 
 use damage::{Cause, Ledger};
-use packs::Places;
+use packs::{PackReader, Places};
+use turns::Turns;
+pub use turns::{Budget, Turn};
 
 /// How thorough, and how fast.
 #[derive(Debug, Clone, Default)]
 pub struct CheckOptions {
-    /// Also read every pack and verify every chunk.
+    /// Also read every pack and verify every chunk; with `points`, every pack that these need.
     pub read_data: bool,
+    /// Also read so much of the packs, those first that were read the longest ago. Not together with `read_data` or
+    /// `points`.
+    pub budget: Option<Budget>,
+    /// Look only at these recovery points and what they need.
+    pub points: Option<Vec<CommitId>>,
     /// Threads; 0: one for each processor. Each holds a pack (up to 64 MiB) in memory while it reads data.
     pub threads: usize,
     /// Stops it.
@@ -83,7 +94,7 @@ pub struct CheckCounts {
     pub chunks: u64,
     /// Bytes of packs in the store.
     pub bytes_stored: u64,
-    /// Chunks opened and compared with their ids; 0 without `read_data`.
+    /// Chunks opened and compared with their ids; 0 if no data was read.
     pub chunks_read: u64,
     /// Plain bytes of these.
     pub bytes_read: u64,
@@ -115,8 +126,11 @@ pub struct PointTouched {
 /// What a check did and found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
-    /// Whether data was read.
+    /// Whether all data was read (with chosen points: all that they need).
     pub read_data: bool,
+    /// What a run with a budget read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
     /// What was looked at.
     pub counts: CheckCounts,
     /// What was found; errors first.
@@ -133,7 +147,7 @@ impl CheckReport {
 }
 
 /// A commit that could be read.
-struct Point {
+pub(crate) struct Point {
     id: CommitId,
     summary: Summary,
     /// Of its manifest; `None` without the read key.
@@ -142,11 +156,13 @@ struct Point {
 
 /// What the listing of the store showed.
 #[derive(Default)]
-struct Listing {
+pub(crate) struct Listing {
     keys: u64,
-    commits: Vec<CommitId>,
+    pub(crate) commits: Vec<CommitId>,
     segments: Vec<SegmentId>,
-    packs: Vec<(PackId, u64)>,
+    /// Ascending.
+    pub(crate) packs: Vec<(PackId, u64)>,
+    notes: Vec<String>,
     strays: Vec<String>,
 }
 
@@ -157,44 +173,52 @@ pub fn check(
     progress: &dyn Progress,
 ) -> Result<CheckReport, Error> {
     repo.require(Capability::List)?;
-    let threads = match options.threads {
-        0 => std::thread::available_parallelism().map_or(2, usize::from),
-        threads => threads,
-    };
-    let run = Run { repo, threads, cancel: &options.cancel, progress };
+    if options.budget.is_some() && (options.read_data || options.points.is_some()) {
+        return Err(Error::invalid(
+            "a budget is for all packs in turn: without read_data, and without points",
+        ));
+    }
+    let run = Run::new(repo, options.threads, &options.cancel, progress);
     let mut report = CheckReport { read_data: options.read_data, ..CheckReport::default() };
     let ledger = Ledger::default();
 
     progress.note("listing objects");
     let mut listing = run.list()?;
-    listing.packs.sort_unstable();
+    report.findings.extend(run.header()?);
+    match &options.points {
+        // Whatever else there is is not asked for.
+        Some(points) => listing.commits.clone_from(points),
+        None => {
+            for key in &listing.strays {
+                report.findings.push(Finding::note(
+                    "stray-object",
+                    key,
+                    "no object of a repository has such a name; it is never read",
+                ));
+            }
+            report.findings.extend(repo.keys()?.findings);
+        }
+    }
     report.counts.keys = listing.keys;
     report.counts.commits = listing.commits.len() as u64;
     report.counts.packs = listing.packs.len() as u64;
     report.counts.bytes_stored = listing.packs.iter().map(|(_, size)| size).sum();
-    report.findings.extend(run.header()?);
-    for key in &listing.strays {
-        report.findings.push(Finding::note(
-            "stray-object",
-            key,
-            "no object of a repository has such a name; it is never read",
-        ));
-    }
-    report.findings.extend(repo.keys()?.findings);
 
     progress.note("reading commits");
     let points = run.commits(&listing.commits, &ledger)?;
-    note_missing_parents(&points, &listing.commits, &mut report);
+    if options.points.is_none() {
+        note_missing_parents(&points, &listing.commits, &mut report);
+    }
 
     progress.note("reading the index");
     match repo.capability() {
         Capability::Read => {
             let reader =
                 repo.reader(ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() })?;
-            run.content(reader.index(), Some(&reader), &listing, &points, &ledger, &mut report)?;
+            run.content(reader.index(), Some(&reader), &mut listing, &points, options, &ledger, &mut report)?;
         }
         _ => {
-            run.content(&repo.index()?, None, &listing, &points, &ledger, &mut report)?;
+            run.content(&repo.index()?, None, &mut listing, &points, options, &ledger, &mut report)?;
             report.findings.push(Finding::warning(
                 "check-partial",
                 repo.url(),
@@ -244,15 +268,33 @@ fn note_unreferenced(places: &Places, report: &mut CheckReport) {
     }
 }
 
+/// After so many packs the note of how far the turns have come is put, so that a run that is killed has not read in
+/// vain: 64 GiB in packs of 16 MiB.
+const PACKS_A_NOTE: usize = 4_096;
+
 /// What every part of a check is handed.
-struct Run<'r> {
+pub(crate) struct Run<'r> {
     repo: &'r Repository,
     threads: usize,
     cancel: &'r Cancel,
     progress: &'r dyn Progress,
 }
 
-impl Run<'_> {
+impl<'r> Run<'r> {
+    /// `threads` 0: one for each processor.
+    pub(crate) fn new(
+        repo: &'r Repository,
+        threads: usize,
+        cancel: &'r Cancel,
+        progress: &'r dyn Progress,
+    ) -> Run<'r> {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            threads => threads,
+        };
+        Run { repo, threads, cancel, progress }
+    }
+
     /// The header opened this repository, so all it can be is gone or changed since.
     fn header(&self) -> Result<Option<Finding>, Error> {
         let (code, what) = match self.repo.store().get(HEADER) {
@@ -267,7 +309,7 @@ impl Run<'_> {
         Ok(Some(Finding::error(code, HEADER, format!("{what}; {next}"))))
     }
 
-    fn list(&self) -> Result<Listing, Error> {
+    pub(crate) fn list(&self) -> Result<Listing, Error> {
         let mut listing = Listing::default();
         self.repo.store().list("", &mut |object| {
             let key = &object.key;
@@ -279,21 +321,26 @@ impl Run<'_> {
                 listing.commits.push(id);
             } else if key.strip_prefix(KEYS).is_some_and(|name| !name.contains('/')) {
                 listing.keys += 1;
+            } else if turns::is_note_key(key) {
+                listing.notes.push(object.key);
             } else if key != HEADER {
                 listing.strays.push(object.key);
             }
             Ok(())
         })?;
+        listing.packs.sort_unstable();
         Ok(listing)
     }
 
     /// Index, packs and, with a reader, what the points are made of.
+    #[allow(clippy::too_many_arguments, reason = "one call site; what each part of a check needs")]
     fn content(
         &self,
         index: &Index,
         reader: Option<&Reader>,
-        listing: &Listing,
+        listing: &mut Listing,
         points: &[Point],
+        options: &CheckOptions,
         ledger: &Ledger,
         report: &mut CheckReport,
     ) -> Result<(), Error> {
@@ -303,19 +350,78 @@ impl Run<'_> {
             ledger.object(Cause::Segment(finding.what.clone()), finding.code, finding.message.clone());
         }
         let places = Places::new(index, &listing.packs);
-        places.report_packs(index, ledger);
-        note_unreferenced(&places, report);
+        let needed = match (&options.points, reader) {
+            (Some(_), Some(reader)) => {
+                self.progress.note("finding what the points need");
+                let needed = PackSet::of(index);
+                walk::walk_all(self, reader, &places, &Ledger::default(), points, Some(&needed))?;
+                Some(needed)
+            }
+            _ => None,
+        };
+        places.report_packs(index, needed.as_ref(), ledger);
+        if options.points.is_none() {
+            note_unreferenced(&places, report);
+        }
         let Some(reader) = reader else { return Ok(()) };
-        if report.read_data {
+        if options.read_data || options.budget.is_some() {
             self.progress.note("reading packs");
-            packs::read_all(self, index, &places, ledger, &mut report.counts)?;
+            let packs = PackReader::new(self, index, &places, ledger)?;
+            match (options.budget, needed) {
+                (Some(budget), _) => {
+                    let turns = Turns::new(self.repo, &mut listing.notes, &listing.packs, budget)?;
+                    report.findings.extend(turns.1);
+                    self.take_turns(&packs, &turns.0, report)?;
+                }
+                (None, Some(needed)) => {
+                    let chosen = needed.numbers().filter(|number| places.size(*number).is_some());
+                    let chosen = chosen.filter_map(|number| index.pack(number));
+                    let chosen: Vec<_> = chosen.map(|(id, size)| (id, u64::from(size))).collect();
+                    self.read_packs(&packs, &chosen)?;
+                }
+                (None, None) => self.read_packs(&packs, &listing.packs)?,
+            }
+            packs.finish(&mut report.counts);
         }
         self.progress.note("following recovery points");
-        walk::walk_all(self, reader, &places, ledger, points)
+        walk::walk_all(self, reader, &places, ledger, points, None)
+    }
+
+    fn read_packs(&self, reader: &PackReader<'_>, packs: &[(PackId, u64)]) -> Result<(), Error> {
+        self.progress.total(packs.len() as u64, packs.iter().map(|(_, size)| size).sum());
+        reader.read(packs.len(), &|at| packs.get(at).copied(), &|_| false).1
+    }
+
+    /// Reads the packs whose turn it is, and writes down how far it came.
+    fn take_turns(
+        &self,
+        reader: &PackReader<'_>,
+        turns: &Turns<'_>,
+        report: &mut CheckReport,
+    ) -> Result<(), Error> {
+        let count = turns.count();
+        let bytes = (0..count).filter_map(|at| turns.pack(at)).map(|(_, size)| size).sum();
+        self.progress.total(count as u64, bytes);
+        let mut read = 0;
+        while read < count {
+            let batch = PACKS_A_NOTE.min(count - read);
+            // One pack in each run at least, however short the time: so the turns go on.
+            let is_over = |at: usize| read + at > 0 && turns.is_over();
+            let (more, outcome) = reader.read(batch, &|at| turns.pack(read + at), &is_over);
+            read += more;
+            let (turn, finding) = turns.put(read)?;
+            report.turn = Some(turn);
+            report.findings.extend(finding);
+            outcome?;
+            if more < batch {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads all commits, oldest first; what cannot be read goes to the ledger.
-    fn commits(&self, ids: &[CommitId], ledger: &Ledger) -> Result<Vec<Point>, Error> {
+    pub(crate) fn commits(&self, ids: &[CommitId], ledger: &Ledger) -> Result<Vec<Point>, Error> {
         let points = Mutex::new(Vec::with_capacity(ids.len()));
         // Small objects: over a network it is the latency that counts.
         self.parallel(self.threads.max(8), ids.len(), |at| {
@@ -347,7 +453,7 @@ impl Run<'_> {
     }
 
     /// Calls `work` for 0 to `count` on several threads; the first error ends all of them.
-    fn parallel(
+    pub(crate) fn parallel(
         &self,
         threads: usize,
         count: usize,
@@ -383,7 +489,7 @@ impl Run<'_> {
 
 /// What an error says of the object that was read, if it is about the object: wrong or missing bytes, or a
 /// medium that does not give them. Any other error says nothing about the data and ends the check.
-fn lost(error: Error) -> Result<String, Error> {
+pub(crate) fn lost(error: Error) -> Result<String, Error> {
     match error {
         Error::Damaged { what, .. } => Ok(what),
         Error::Missing { what, .. } => Ok(format!("it is missing ({what})")),
@@ -396,7 +502,7 @@ fn lost(error: Error) -> Result<String, Error> {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What a thread left behind when it panicked is whole: every change is one call on a collection.
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -395,6 +395,30 @@ impl Keys {
         }
     }
 
+    /// A note of what was checked, around `body`; list and read keys only, so that who may put cannot claim that
+    /// all has been read.
+    pub(crate) fn seal_check(&self, body: &[u8], env: &Env) -> Result<Vec<u8>, Error> {
+        let secret = self.list_secret.as_ref().ok_or_else(|| self.not_permitted(Capability::List))?;
+        let mut salt = [0; 32];
+        env.random(&mut salt)?;
+        let mut bytes = [CHECK_MAGIC.as_slice(), &salt, body].concat();
+        let key = cipher(&*hkdf(&salt, &secret.0, "check")?)?;
+        let (prefix, body) = bytes.split_at_mut(SEGMENT_PREFIX_LEN);
+        let tag = seal_separate(&key, [0; NONCE_LEN], prefix, body)?;
+        bytes.extend_from_slice(&tag);
+        Ok(bytes)
+    }
+
+    /// Its inverse; `None` if the bytes are not what was written.
+    pub(crate) fn open_check(&self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let secret = self.list_secret.as_ref().ok_or_else(|| self.not_permitted(Capability::List))?;
+        let Some((prefix, sealed)) = bytes.split_at_checked(SEGMENT_PREFIX_LEN) else { return Ok(None) };
+        let Some(salt) = prefix.strip_prefix(CHECK_MAGIC) else { return Ok(None) };
+        let key = cipher(&*hkdf(salt, &secret.0, "check")?)?;
+        let mut body = sealed.to_vec();
+        Ok(open_in_place(&key, [0; NONCE_LEN], prefix, &mut body).map(<[u8]>::to_vec))
+    }
+
     /// `e_public ‖ ciphertext ‖ tag` of a commit's summary, for list keys.
     pub(crate) fn seal_summary(&self, aad: &[u8], plain: &[u8], env: &Env) -> Result<Vec<u8>, Error> {
         seal_message(&self.list_public, "summary", aad, plain, env)
@@ -456,6 +480,7 @@ impl std::fmt::Debug for ChunkIds {
 
 /// How packs begin.
 pub(crate) const PACK_MAGIC: &[u8; 8] = b"HFPACK01";
+const CHECK_MAGIC: &[u8; 8] = b"HFCHCK01";
 const SEGMENT_MAGIC: &[u8; 8] = b"HFINDX01";
 const SEGMENT_PREFIX_LEN: usize = 40;
 

@@ -1,11 +1,10 @@
 //! `holdfast repo`: create a repository, check it, count it, and hand out keys.
 
-use super::{exit_for, print_findings};
+use super::{check, exit_for, print_findings};
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
-use crate::output::{Tone, bytes, count, counted};
+use crate::output::{bytes, count, counted};
 use crate::passphrase;
-use repo::check::{CheckOptions, CheckReport};
 use repo::{Capability, InitOptions, Repository, Severity};
 use serde_json::json;
 use std::path::PathBuf;
@@ -16,8 +15,8 @@ use tokio::task::block_in_place;
 pub enum Command {
     /// Create a repository in an empty place
     Init(Init),
-    /// Check that everything a recovery point needs is there; with --read-data, that every byte is what it was
-    Check(Check),
+    /// Check that everything a recovery point needs is there; with --read-data or a budget, that the bytes are what they were
+    Check(check::Args),
     /// Count recovery points, chunks and bytes
     Stats,
     /// List and add keys
@@ -40,14 +39,6 @@ pub struct Kdf {
     /// the machines that open the repository have less
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub kdf_memory: Option<u32>,
-}
-
-/// Arguments of `repo check`.
-#[derive(Debug, clap::Args)]
-pub struct Check {
-    /// Read, decrypt and compare every chunk too
-    #[arg(long)]
-    pub read_data: bool,
 }
 
 /// What to do with the keys.
@@ -97,7 +88,7 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        Command::Check(args) => check(ctx, &args),
+        Command::Check(args) => check::run(ctx, &args),
         Command::Stats => stats(ctx),
         Command::Key(Key::List) => key_list(ctx),
         Command::Key(Key::Add(args)) => key_add(ctx, &args),
@@ -120,78 +111,6 @@ fn kdf(args: &Kdf) -> repo::Kdf {
         kdf.memory_kib = mib * 1024;
     }
     kdf
-}
-
-fn check(ctx: &Context, args: &Check) -> Result<Exit> {
-    let repo = ctx.repository()?;
-    let progress = ctx.progress("Checking");
-    let options = CheckOptions {
-        read_data: args.read_data,
-        cancel: ctx.interrupt.cancel.clone(),
-        ..CheckOptions::default()
-    };
-    let report = block_in_place(|| repo::check::check(&repo, &options, &progress));
-    progress.finish();
-    let report = report?;
-    if !ctx.out.is_table() {
-        ctx.out.value(
-            &json!({ "repository": repo.id().to_string(), "damaged": report.is_damaged(), "report": report }),
-        )?;
-    } else {
-        print_check(ctx, &repo, &report);
-    }
-    Ok(if report.is_damaged() { Exit::Damaged } else { Exit::Done })
-}
-
-fn print_check(ctx: &Context, repo: &Repository, report: &CheckReport) {
-    let out = &ctx.out;
-    print_findings(out, &report.findings, ctx.global.verbose > 0);
-    for point in &report.points {
-        let name =
-            point.labels.get("application").or_else(|| point.labels.get("path")).map_or("", String::as_str);
-        let lost = match (point.whole, point.files_count) {
-            (true, _) => "nothing of it can be restored".to_owned(),
-            (false, 0) => "parts of it cannot be restored".to_owned(),
-            (false, n) => format!("{} cannot be restored", counted(n, "file", "files")),
-        };
-        out.line(format!("{} {} {name}: {lost}", out.tone(Tone::Bad, "point"), point.commit.short()));
-        for file in &point.files {
-            out.line(format!("    {file}"));
-        }
-        let more = point.files_count.saturating_sub(point.files.len() as u64);
-        if more > 0 {
-            out.line(format!("    … and {} more", count(more)));
-        }
-    }
-    let c = &report.counts;
-    out.line(format!(
-        "Looked at {}, {}, {}, {} of packs.",
-        counted(c.commits, "recovery point", "recovery points"),
-        counted(c.packs, "pack", "packs"),
-        counted(c.chunks, "chunk", "chunks"),
-        bytes(c.bytes_stored),
-    ));
-    if report.read_data {
-        out.line(format!(
-            "Read and compared {}, {}.",
-            counted(c.chunks_read, "chunk", "chunks"),
-            bytes(c.bytes_read)
-        ));
-    }
-    if c.packs_unreferenced > 0 {
-        out.line(format!(
-            "{} ({}) of interrupted writes: unused, harmless, used by the next write of the same content.",
-            counted(c.packs_unreferenced, "pack", "packs"),
-            bytes(c.bytes_unreferenced),
-        ));
-    }
-    let verdict = match report.is_damaged() {
-        false => out.tone(Tone::Good, "No damage found"),
-        true => out.tone(Tone::Bad, "DAMAGED"),
-    };
-    let depth =
-        if report.read_data { "every byte read" } else { "structure only; --read-data reads every byte" };
-    out.line(format!("{}: {verdict} ({depth}).", repo.url()));
 }
 
 fn stats(ctx: &Context) -> Result<Exit> {

@@ -17,7 +17,7 @@ const PROBLEMS_MAX: usize = 5;
 
 /// What a loss is put down to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     /// A pack.
     Pack(PackId),
     /// An index segment, by its key.
@@ -94,11 +94,13 @@ struct Inner {
     points: BTreeMap<usize, PointLoss>,
     /// Commits that cannot be read at all.
     lost: BTreeSet<CommitId>,
+    /// What is told as it is.
+    findings: Vec<Finding>,
 }
 
 /// Collects from all threads.
 #[derive(Default)]
-pub(super) struct Ledger(Mutex<Inner>);
+pub(crate) struct Ledger(Mutex<Inner>);
 
 impl Ledger {
     /// An object is wrong. The first code stays, the problems add up.
@@ -122,6 +124,11 @@ impl Ledger {
         if damage.problems.len() < PROBLEMS_MAX {
             damage.problems.push(problem);
         }
+    }
+
+    /// Something that is no damage of an object.
+    pub(super) fn finding(&self, finding: Finding) {
+        locked(&self.0).findings.push(finding);
     }
 
     /// A commit that cannot be read.
@@ -151,8 +158,9 @@ impl Ledger {
     }
 
     /// Writes it all into the report.
-    pub(super) fn finish(self, points: &[Point], report: &mut CheckReport) {
+    pub(crate) fn finish(self, points: &[Point], report: &mut CheckReport) {
         let inner = self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        report.findings.extend(inner.findings);
         for (cause, damage) in inner.damages {
             report.findings.push(finding(&cause, damage, points));
         }

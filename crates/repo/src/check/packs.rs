@@ -1,19 +1,28 @@
-//! The packs: which are there, and with `read_data` whether every chunk in them is what its id says.
+//! The packs: which are there, and with data read whether every chunk in them is what its id says.
+//!
+//! Each pack is fetched once, in one call, and checked from its own directory: name, directory, then every chunk
+//! opened, decompressed and named again, and looked for in the index. Only when the two do not agree, or the pack
+//! is not what was written, are its places gathered from the index, for a few packs at a time, and the pack read
+//! a second time: so no table of all chunks is needed, and a bit that was flipped on the way here and not in the
+//! store is told apart from one that is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use super::damage::{Cause, Ledger};
-use super::{CheckCounts, Run, lost};
+use super::{CheckCounts, Run, locked, lost};
 use crate::crypto::{ChunkIds, PACK_HEADER_LEN, PackOpener};
 use crate::error::Error;
 use crate::id::{ChunkId, PackId};
-use crate::index::{Index, Place};
-use crate::pack::{Decompressor, Pack, PackEntry};
+use crate::index::{Index, PackSet, Place};
+use crate::monitor::Finding;
+use crate::pack::{Decompressor, Pack};
 
 /// For every place of a chunk that the index names: whether the bytes can be there.
-pub(super) struct Places {
+pub(crate) struct Places {
     /// By pack number: the size of the pack in the store, or `None`.
     sizes: Vec<Option<u64>>,
     /// One bit a place: it was read and is bad.
@@ -24,7 +33,7 @@ pub(super) struct Places {
 
 impl Places {
     /// `packs` as the store lists them, ascending.
-    pub(super) fn new(index: &Index, packs: &[(PackId, u64)]) -> Places {
+    pub(crate) fn new(index: &Index, packs: &[(PackId, u64)]) -> Places {
         let mut sizes = vec![None; index.pack_count()];
         let mut unreferenced = Vec::new();
         for (id, size) in packs {
@@ -37,16 +46,25 @@ impl Places {
         Places { sizes, bad, unreferenced }
     }
 
-    pub(super) fn unreferenced(&self) -> &[(PackId, u64)] {
+    pub(crate) fn unreferenced(&self) -> &[(PackId, u64)] {
         &self.unreferenced
     }
 
-    /// Reports packs that are gone or of another size than the index says.
-    pub(super) fn report_packs(&self, index: &Index, ledger: &Ledger) {
-        for (number, size) in self.sizes.iter().enumerate() {
-            let Some((id, promised)) = index.pack(number as u32) else { continue };
-            match size {
-                Some(size) if *size == u64::from(promised) => {}
+    /// The size of a pack in the store, by its number; `None` if it is not there.
+    pub(crate) fn size(&self, number: u32) -> Option<u64> {
+        self.sizes.get(number as usize).copied().flatten()
+    }
+
+    /// Reports packs that are gone or of another size than the index says; with `only`, of these.
+    pub(super) fn report_packs(&self, index: &Index, only: Option<&PackSet>, ledger: &Ledger) {
+        let numbers: Box<dyn Iterator<Item = u32>> = match only {
+            Some(set) => Box::new(set.numbers()),
+            None => Box::new(0..self.sizes.len() as u32),
+        };
+        for number in numbers {
+            let Some((id, promised)) = index.pack(number) else { continue };
+            match self.size(number) {
+                Some(size) if size == u64::from(promised) => {}
                 Some(size) => ledger.object(
                     Cause::Pack(id),
                     "pack-damaged",
@@ -57,218 +75,307 @@ impl Places {
         }
     }
 
-    pub(super) fn mark_bad(&self, at: usize) {
+    pub(crate) fn mark_bad(&self, at: usize) {
         if let Some(word) = self.bad.get(at / 64) {
             word.fetch_or(1 << (at % 64), Ordering::Relaxed);
         }
     }
 
     /// Whether the chunk cannot be had from this place.
-    pub(super) fn is_bad(&self, at: usize, place: &Place) -> bool {
+    pub(crate) fn is_bad(&self, at: usize, place: &Place) -> bool {
         let word = self.bad.get(at / 64).map_or(0, |word| word.load(Ordering::Relaxed));
         let end = u64::from(place.offset) + u64::from(place.sealed);
-        let fits = self.sizes.get(place.pack as usize).copied().flatten().is_some_and(|size| end <= size);
+        let fits = self.size(place.pack).is_some_and(|size| end <= size);
         !fits || word >> (at % 64) & 1 == 1
     }
 }
 
-/// The places of the index, grouped by pack: `starts[p]..starts[p + 1]` in `order` are those of pack p.
-struct ByPack {
-    starts: Vec<u32>,
-    order: Vec<u32>,
+/// How many places are gathered from the index at a time, for packs that are not as the index says: 40 MB.
+const GATHERED_MAX: u64 = 1 << 20;
+
+/// What reading packs is handed, and what it leaves.
+pub(crate) struct PackReader<'r> {
+    run: &'r Run<'r>,
+    index: &'r Index,
+    places: &'r Places,
+    ledger: &'r Ledger,
+    ids: ChunkIds,
+    /// How many places of each pack the index names.
+    promised: Vec<u32>,
+    chunks: AtomicU64,
+    bytes: AtomicU64,
+    /// Packs the index names that are not what was written, whatever of their chunks can be read.
+    broken: Mutex<BTreeSet<PackId>>,
+    /// Packs that no segment names, and all of whose chunks were read and are good.
+    sound: Mutex<Vec<(PackId, u64)>>,
 }
 
-impl ByPack {
-    fn new(index: &Index) -> ByPack {
-        let mut starts = vec![0_u32; index.pack_count() + 1];
-        let each = || (0..index.chunk_count()).filter_map(|at| Some((at, index.place(at)?)));
-        for (_, place) in each() {
-            if let Some(count) = starts.get_mut(place.pack as usize + 1) {
+impl<'r> PackReader<'r> {
+    pub(crate) fn new(
+        run: &'r Run<'r>,
+        index: &'r Index,
+        places: &'r Places,
+        ledger: &'r Ledger,
+    ) -> Result<PackReader<'r>, Error> {
+        let mut promised = vec![0_u32; index.pack_count()];
+        for place in (0..index.chunk_count()).filter_map(|at| index.place(at)) {
+            if let Some(count) = promised.get_mut(place.pack as usize) {
                 *count += 1;
             }
         }
-        for pack in 1..starts.len() {
-            starts[pack] += starts[pack - 1];
-        }
-        let mut next = starts.clone();
-        let mut order = vec![0; index.chunk_count()];
-        for (at, place) in each() {
-            let Some(slot) = next.get_mut(place.pack as usize) else { continue };
-            if let Some(entry) = order.get_mut(*slot as usize) {
-                *entry = at as u32;
-            }
-            *slot += 1;
-        }
-        ByPack { starts, order }
-    }
-
-    /// The places in one pack, by offset.
-    fn places(&self, index: &Index, pack: usize) -> Vec<(usize, Place)> {
-        let range = match (self.starts.get(pack), self.starts.get(pack + 1)) {
-            (Some(start), Some(end)) => *start as usize..*end as usize,
-            _ => return Vec::new(),
-        };
-        let numbers = self.order.get(range).unwrap_or_default();
-        let mut places: Vec<(usize, Place)> =
-            numbers.iter().filter_map(|at| Some((*at as usize, index.place(*at as usize)?))).collect();
-        places.sort_by_key(|(_, place)| place.offset);
-        places
-    }
-}
-
-/// Reads every pack in the store once.
-pub(super) fn read_all(
-    run: &Run<'_>,
-    index: &Index,
-    places: &Places,
-    ledger: &Ledger,
-    counts: &mut CheckCounts,
-) -> Result<(), Error> {
-    let present: Vec<(u32, PackId)> = (0..index.pack_count() as u32)
-        .filter(|number| places.sizes.get(*number as usize).copied().flatten().is_some())
-        .filter_map(|number| Some((number, index.pack(number)?.0)))
-        .collect();
-    run.progress.total((present.len() + places.unreferenced.len()) as u64, counts.bytes_stored);
-    let by_pack = ByPack::new(index);
-    let ids = run.repo.secrets().chunk_ids()?;
-    let (chunks, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let count = present.len() + places.unreferenced.len();
-    run.parallel(run.threads, count, |at| {
-        let mut reading = Reading {
+        Ok(PackReader {
             run,
-            ids: &ids,
+            index,
             places,
             ledger,
-            decompressor: Decompressor::new()?,
-            chunks: 0,
-            bytes: 0,
-        };
-        match (present.get(at), places.unreferenced.get(at.wrapping_sub(present.len()))) {
-            (Some((number, id)), _) => {
-                reading.indexed(*id, &by_pack.places(index, *number as usize))?;
+            ids: run.repo.secrets().chunk_ids()?,
+            promised,
+            chunks: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            broken: Mutex::default(),
+            sound: Mutex::default(),
+        })
+    }
+
+    /// Adds what was read to the counts. Returns packs that the index names and that are not what was written,
+    /// and packs that it does not name and that are, ascending.
+    pub(crate) fn finish(self, counts: &mut CheckCounts) -> (Vec<PackId>, Vec<(PackId, u64)>) {
+        counts.chunks_read += self.chunks.into_inner();
+        counts.bytes_read += self.bytes.into_inner();
+        let broken = self.broken.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sound = self.sound.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sound.sort_unstable();
+        (broken.into_iter().collect(), sound)
+    }
+
+    /// Reads the packs 0 to `count` once, each chunk in them, until `is_over`. Returns how many of the first of
+    /// them were read, also if an error ended it.
+    pub(crate) fn read(
+        &self,
+        count: usize,
+        pack: &(dyn Fn(usize) -> Option<(PackId, u64)> + Sync),
+        is_over: &(dyn Fn(usize) -> bool + Sync),
+    ) -> (usize, Result<(), Error>) {
+        let done: Vec<AtomicBool> = (0..count).map(|_| AtomicBool::new(false)).collect();
+        let doubtful = Mutex::new(BTreeMap::new());
+        let outcome = self.run.parallel(self.run.threads, count, |at| {
+            let Some((id, size)) = pack(at) else { return Ok(()) };
+            if is_over(at) {
+                return Ok(());
             }
-            (None, Some((id, _))) => reading.unreferenced(*id)?,
-            (None, None) => {}
+            let mut reading = Reading { all: self, decompressor: Decompressor::new()? };
+            match self.index.number_of(&id) {
+                Some(number) => {
+                    if let Err(first) = reading.indexed(id, number)? {
+                        locked(&doubtful).insert(number, first);
+                    }
+                }
+                None => reading.unreferenced(id, size)?,
+            }
+            self.run.progress.add(1, size);
+            if let Some(done) = done.get(at) {
+                done.store(true, Ordering::Release);
+            }
+            Ok(())
+        });
+        let outcome = outcome.and_then(|()| {
+            self.look_again(doubtful.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        });
+        // What is doubtful was not settled if an error came between: such a pack stays unread.
+        let read = done.iter().take_while(|done| done.load(Ordering::Acquire)).count();
+        (if outcome.is_ok() { read } else { 0 }, outcome)
+    }
+
+    /// Reads packs again, each by what the index promises in it: a pack by its number, and what was wrong.
+    fn look_again(&self, doubtful: BTreeMap<u32, String>) -> Result<(), Error> {
+        let mut doubtful = doubtful.into_iter().peekable();
+        while doubtful.peek().is_some() {
+            let mut gathered = BTreeMap::new();
+            let mut sum = 0;
+            while let Some((number, first)) = doubtful.next_if(|_| sum < GATHERED_MAX) {
+                sum += u64::from(self.promised.get(number as usize).copied().unwrap_or(0));
+                gathered.insert(number, (first, Vec::new()));
+            }
+            for at in 0..self.index.chunk_count() {
+                let Some(place) = self.index.place(at) else { continue };
+                if let Some((_, places)) = gathered.get_mut(&place.pack) {
+                    places.push((at, place));
+                }
+            }
+            let gathered: Vec<_> = gathered.into_iter().collect();
+            self.run.parallel(self.run.threads, gathered.len(), |at| {
+                let Some((number, (first, places))) = gathered.get(at) else { return Ok(()) };
+                let Some((id, _)) = self.index.pack(*number) else { return Ok(()) };
+                let mut places = places.clone();
+                places.sort_by_key(|(_, place)| place.offset);
+                Reading { all: self, decompressor: Decompressor::new()? }
+                    .by_index(id, *number, first, &places)
+            })?;
         }
-        chunks.fetch_add(reading.chunks, Ordering::Relaxed);
-        bytes.fetch_add(reading.bytes, Ordering::Relaxed);
         Ok(())
-    })?;
-    counts.chunks_read = chunks.into_inner();
-    counts.bytes_read = bytes.into_inner();
-    Ok(())
+    }
 }
 
 /// One pack being read.
 struct Reading<'r> {
-    run: &'r Run<'r>,
-    ids: &'r ChunkIds,
-    places: &'r Places,
-    ledger: &'r Ledger,
+    all: &'r PackReader<'r>,
     decompressor: Decompressor,
-    chunks: u64,
-    bytes: u64,
 }
 
 impl Reading<'_> {
     fn get(&self, id: &PackId) -> Result<Result<Bytes, String>, Error> {
-        match self.run.repo.store().get(&id.key()) {
-            Ok(bytes) => {
-                self.run.progress.add(1, bytes.len() as u64);
-                Ok(Ok(bytes))
-            }
+        match self.all.run.repo.store().get(&id.key()) {
+            Ok(bytes) => Ok(Ok(bytes)),
             Err(error) => lost(error.into()).map(Err),
         }
     }
 
-    /// A pack that the index names, and the places it names in it.
-    fn indexed(&mut self, id: PackId, promised: &[(usize, Place)]) -> Result<(), Error> {
-        let wrong = |code, what| self.ledger.object(Cause::Pack(id), code, what);
+    /// A pack that the index names, read by its own directory. The inner error says why that is not enough.
+    fn indexed(&mut self, id: PackId, number: u32) -> Result<Result<(), String>, Error> {
+        let bytes = match self.get(&id)? {
+            Ok(bytes) => bytes,
+            Err(what) => return Ok(Err(what)),
+        };
+        let pack = match Pack::parse(self.all.run.repo.secrets(), &id, bytes.clone()) {
+            Ok(pack) => pack,
+            Err(what) => return Ok(Err(what)),
+        };
+        let Some(opener) = self.opener(&bytes)? else {
+            return Ok(Err("its header does not lead to a key".to_owned()));
+        };
+        if self.whole(id, number, &pack, &opener, &bytes) { Ok(Ok(())) } else { Ok(Err(String::new())) }
+    }
+
+    /// A pack whose name and directory are right: what is wrong now was written so, in the pack or in the index.
+    /// Whether all that the index promises in it is in its directory.
+    fn whole(&mut self, id: PackId, number: u32, pack: &Pack, opener: &PackOpener, bytes: &Bytes) -> bool {
+        let mut agreed = 0;
+        let mut unlisted = Vec::new();
+        for entry in &pack.entries {
+            let index = self.all.index;
+            let place = index.places_of(&entry.id).find(|at| {
+                index.place(*at).is_some_and(|place| {
+                    (place.pack, place.offset, place.sealed, place.plain)
+                        == (number, entry.offset, entry.sealed, entry.plain)
+                })
+            });
+            let Some(at) = place else {
+                unlisted.push(entry.id);
+                continue;
+            };
+            agreed += 1;
+            let what = match self.open(opener, bytes, entry.offset, entry.sealed, entry.plain) {
+                Ok(found) if found == entry.id => continue,
+                Ok(found) => format!("what lies there is chunk {found}, against the pack's directory"),
+                Err(what) => what,
+            };
+            self.wrong(id, "pack-damaged", entry.offset, entry.sealed, &what);
+            self.all.places.mark_bad(at);
+            locked(&self.all.broken).insert(id);
+        }
+        let whole = Some(&agreed) == self.all.promised.get(number as usize);
+        if whole {
+            unlisted.iter().for_each(|chunk| self.unlisted(id, chunk));
+        }
+        whole
+    }
+
+    /// A pack that was not as it should be, read by what the index promises in it; `first` is what was wrong with
+    /// it, and empty if it was the index.
+    fn by_index(
+        &mut self,
+        id: PackId,
+        number: u32,
+        first: &str,
+        promised: &[(usize, Place)],
+    ) -> Result<(), Error> {
+        let wrong = |what| self.all.ledger.object(Cause::Pack(id), "pack-damaged", what);
+        let bad = |places: &[(usize, Place)]| places.iter().for_each(|(at, _)| self.all.places.mark_bad(*at));
         let bytes = match self.get(&id)? {
             Ok(bytes) => bytes,
             Err(what) => {
-                wrong("pack-damaged", what);
-                promised.iter().for_each(|(at, _)| self.places.mark_bad(*at));
+                wrong(what);
+                bad(promised);
+                locked(&self.all.broken).insert(id);
                 return Ok(());
             }
         };
         let Some(opener) = self.opener(&bytes)? else {
-            wrong("pack-damaged", "its header does not lead to a key".to_owned());
-            promised.iter().for_each(|(at, _)| self.places.mark_bad(*at));
+            wrong("its header does not lead to a key".to_owned());
+            bad(promised);
+            locked(&self.all.broken).insert(id);
             return Ok(());
         };
-        match Pack::parse(self.run.repo.secrets(), &id, bytes.clone()) {
-            Ok(pack) => self.whole(id, &pack.entries, promised, &opener, &bytes),
+        match Pack::parse(self.all.run.repo.secrets(), &id, bytes.clone()) {
+            Ok(pack) => {
+                if !first.is_empty() {
+                    self.all.ledger.finding(Finding::warning(
+                        "read-unsteady",
+                        id.key(),
+                        format!(
+                            "the first reading was wrong ({first}) and the second right: what is stored is whole, and the way here is not to be trusted. Look at this machine's memory, its network and the store"
+                        ),
+                    ));
+                    if self.whole(id, number, &pack, &opener, &bytes) {
+                        return Ok(());
+                    }
+                }
+                self.index_wrong(id, &pack, promised);
+            }
             // Not the pack that was written; the chunks may still be: the index knows where each of them begins.
             Err(what) => {
-                wrong("pack-damaged", what);
+                wrong(what);
+                locked(&self.all.broken).insert(id);
                 let mut lost = 0;
                 for (at, place) in promised {
                     let opened = self.open(&opener, &bytes, place.offset, place.sealed, place.plain);
                     if !opened.is_ok_and(|found| place.is_of(&found)) {
-                        self.places.mark_bad(*at);
+                        self.all.places.mark_bad(*at);
                         lost += 1;
                     }
                 }
-                wrong("pack-damaged", format!("{lost} of the {} chunks in it are lost", promised.len()));
+                let what = format!("{lost} of the {} chunks in it are lost", promised.len());
+                self.all.ledger.object(Cause::Pack(id), "pack-damaged", what);
             }
         }
         Ok(())
     }
 
-    /// A pack whose name, trailer and directory are right: what is wrong now was written so, in the pack or in
-    /// the index.
-    fn whole(
-        &mut self,
-        id: PackId,
-        entries: &[PackEntry],
-        promised: &[(usize, Place)],
-        opener: &PackOpener,
-        bytes: &Bytes,
-    ) {
-        let mut listed = entries.iter().peekable();
+    /// A pack that is what was written, and of which the index says something else.
+    fn index_wrong(&self, id: PackId, pack: &Pack, promised: &[(usize, Place)]) {
         for (at, place) in promised {
-            // Both ascend by offset.
-            while let Some(entry) = listed.next_if(|entry| entry.offset < place.offset) {
-                self.unlisted(id, &entry.id);
-            }
-            let entry = listed.next_if(|entry| entry.offset == place.offset);
-            let agrees = entry.is_some_and(|entry| {
+            let found = pack.entries.binary_search_by_key(&place.offset, |entry| entry.offset).ok();
+            let agrees = found.and_then(|found| pack.entries.get(found)).is_some_and(|entry| {
                 place.is_of(&entry.id) && (entry.sealed, entry.plain) == (place.sealed, place.plain)
             });
-            let opened = self.open(opener, bytes, place.offset, place.sealed, place.plain);
-            let (code, what) = match opened {
-                Ok(found) if agrees && place.is_of(&found) => continue,
-                Ok(found) if agrees => (
-                    "pack-damaged",
-                    format!("what lies there is chunk {found}, against the pack's directory"),
-                ),
-                Err(what) if agrees => ("pack-damaged", what),
-                _ => (
-                    "index-wrong",
-                    "the index promises a chunk there that the pack's directory does not name".to_owned(),
-                ),
-            };
-            let what = format!("at {}, {} bytes: {what}", place.offset, place.sealed);
-            self.ledger.object(Cause::Pack(id), code, what);
-            self.places.mark_bad(*at);
+            if !agrees {
+                let what = "the index promises a chunk there that the pack's directory does not name";
+                self.wrong(id, "index-wrong", place.offset, place.sealed, what);
+                self.all.places.mark_bad(*at);
+            }
         }
-        for entry in listed {
-            self.unlisted(id, &entry.id);
+        for entry in &pack.entries {
+            if promised.binary_search_by_key(&entry.offset, |(_, place)| place.offset).is_err() {
+                self.unlisted(id, &entry.id);
+            }
         }
+    }
+
+    fn wrong(&self, id: PackId, code: &'static str, offset: u32, sealed: u32, what: &str) {
+        self.all.ledger.object(Cause::Pack(id), code, format!("at {offset}, {sealed} bytes: {what}"));
     }
 
     /// In the pack, and not in the index.
     fn unlisted(&self, id: PackId, chunk: &ChunkId) {
         let what = format!("chunk {chunk} is in the pack and no index segment names it there");
-        self.ledger.object_unneeded(Cause::Pack(id), "pack-unlisted", what);
+        self.all.ledger.object_unneeded(Cause::Pack(id), "pack-unlisted", what);
     }
 
     /// A pack that no segment names: nothing relies on it.
-    fn unreferenced(&mut self, id: PackId) -> Result<(), Error> {
+    fn unreferenced(&mut self, id: PackId, size: u64) -> Result<(), Error> {
         let outcome = match self.get(&id)? {
             Err(what) => Err(what),
-            Ok(bytes) => match Pack::parse(self.run.repo.secrets(), &id, bytes.clone()) {
+            Ok(bytes) => match Pack::parse(self.all.run.repo.secrets(), &id, bytes.clone()) {
                 Err(what) => Err(what),
                 Ok(pack) => match self.opener(&bytes)? {
                     None => Err("its header does not lead to a key".to_owned()),
@@ -279,8 +386,9 @@ impl Reading<'_> {
                 },
             },
         };
-        if let Err(what) = outcome {
-            self.ledger.object_unneeded(Cause::Pack(id), "pack-damaged", what);
+        match outcome {
+            Ok(()) => locked(&self.all.sound).push((id, size)),
+            Err(what) => self.all.ledger.object_unneeded(Cause::Pack(id), "pack-damaged", what),
         }
         Ok(())
     }
@@ -288,7 +396,7 @@ impl Reading<'_> {
     /// `None` if the pack's header is cut or its public key is none.
     fn opener(&self, bytes: &Bytes) -> Result<Option<PackOpener>, Error> {
         let Some(header) = bytes.first_chunk::<PACK_HEADER_LEN>() else { return Ok(None) };
-        match self.run.repo.secrets().pack_opener(header) {
+        match self.all.run.repo.secrets().pack_opener(header) {
             Ok(opener) => Ok(Some(opener)),
             Err(error @ Error::NotPermitted { .. }) => Err(error),
             // X25519 refuses public keys of low order.
@@ -310,8 +418,8 @@ impl Reading<'_> {
             return Err("it lies beyond the end of the pack".to_owned());
         };
         let content = self.decompressor.open(opener, offset, part, plain as usize)?;
-        self.chunks += 1;
-        self.bytes += content.len() as u64;
-        Ok(self.ids.id(&content))
+        self.all.chunks.fetch_add(1, Ordering::Relaxed);
+        self.all.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
+        Ok(self.all.ids.id(&content))
     }
 }

@@ -13,7 +13,7 @@ use super::packs::Places;
 use super::{Point, Run, locked, lost};
 use crate::error::Error;
 use crate::id::ChunkId;
-use crate::index::Index;
+use crate::index::{Index, PackSet};
 use crate::object::{Content, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NodeKind, Root};
 use crate::reader::{Reader, check_node, node_refs};
 use crate::tree::read_manifest;
@@ -28,13 +28,14 @@ enum Leaves {
     LookUp,
 }
 
-/// Follows all points.
-pub(super) fn walk_all(
+/// Follows all points. Adds the packs of every chunk they are made of to `needed`, if there is one.
+pub(crate) fn walk_all(
     run: &Run<'_>,
     reader: &Reader,
     places: &Places,
     ledger: &Ledger,
     points: &[Point],
+    needed: Option<&PackSet>,
 ) -> Result<(), Error> {
     let index = reader.index();
     let mut unnamed: Vec<_> = index.damaged().iter().map(|segment| Cause::Segment(segment.key())).collect();
@@ -47,6 +48,7 @@ pub(super) fn walk_all(
         places,
         ledger,
         unnamed,
+        needed,
         streams: Mutex::default(),
         leaves: Mutex::default(),
         trees: Mutex::default(),
@@ -71,6 +73,7 @@ struct Walker<'r> {
     ledger: &'r Ledger,
     /// Whose fault it is that nobody names a chunk: the damaged segments, if there are any.
     unnamed: Vec<Cause>,
+    needed: Option<&'r PackSet>,
     /// Nodes and streams already followed.
     streams: Mutex<HashMap<(Root, Leaves), Lacks>>,
     /// Leaves already read: those of trees and manifests.
@@ -263,6 +266,7 @@ impl Walker<'_> {
 
     /// Whether the index knows a place of the chunk that can be good, of a length that fits.
     fn look_up(&self, id: &ChunkId, fits: impl Fn(u64) -> bool, lacks: &mut Vec<Cause>) {
+        self.need(id);
         let mut causes = Vec::new();
         let mut misfit = false;
         for at in self.index.places_of(id) {
@@ -282,8 +286,19 @@ impl Walker<'_> {
         }
     }
 
+    /// Any of its places will do, so all of them count.
+    fn need(&self, id: &ChunkId) {
+        let Some(needed) = self.needed else { return };
+        for at in self.index.places_of(id) {
+            if let Some(place) = self.index.place(at) {
+                needed.insert(place.pack);
+            }
+        }
+    }
+
     /// Reads a chunk; what is wrong with it goes to the ledger.
     fn read(&self, id: &ChunkId, lacks: &mut Vec<Cause>) -> Result<Option<Bytes>, Error> {
+        self.need(id);
         let what = match self.reader.chunk(id) {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(error) => lost(error)?,

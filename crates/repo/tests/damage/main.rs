@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fixture::{Files, Fixture, NOW, READ, SECOND, noise, open, stream};
-use repo::check::{CheckOptions, CheckReport, check};
+use repo::check::{Budget, CheckOptions, CheckReport, check};
 use repo::pack::PackEntry;
 use repo::store::faulty::{Faults, Faulty};
 use repo::store::mem::MemStore;
@@ -534,6 +534,77 @@ fn a_damaged_key_opens_nothing_and_the_other_key_opens_all() {
     for word in [READ, SECOND] {
         let error = Repository::open(Arc::new(store.clone()), &Passphrase::new(word), &env).unwrap_err();
         assert!(error.to_string().contains("damaged"), "{error}");
+    }
+}
+
+/// A point that is asked for alone is checked by what it needs, and by nothing else.
+#[test]
+fn a_check_of_one_point_reads_and_tells_only_what_it_needs() {
+    let fixture = Fixture::new();
+    let of = |store: &MemStore, number: usize, read_data: bool| {
+        let points = Some(vec![fixture.points[number].0]);
+        let options = CheckOptions { read_data, points, ..CheckOptions::default() };
+        check(&open(store).unwrap(), &options, &()).unwrap()
+    };
+    let all = run_check(&open(&fixture.damaged(&[])).unwrap(), true);
+    let read: Vec<u64> =
+        (0..4).map(|number| of(&fixture.damaged(&[]), number, true).counts.chunks_read).collect();
+    assert!(read.iter().all(|chunks| *chunks > 0 && *chunks < all.counts.chunks_read), "{read:?}");
+    assert_eq!(of(&fixture.damaged(&[]), 0, false).counts.chunks_read, 0);
+    for key in fixture.keys("packs/") {
+        for content in [flip(&fixture.objects[&key], 200), None] {
+            let store = fixture.damaged(&[(key.clone(), content)]);
+            let whole = run_check(&open(&store).unwrap(), true);
+            for (number, (id, expected)) in fixture.points.iter().enumerate() {
+                let report = of(&store, number, true);
+                assert_eq!(said(&report, id, expected), said(&whole, id, expected), "{key}, point {number}");
+                assert!(report.points.iter().all(|point| point.commit == *id));
+                // Its packs are told also where only another point needs what is lost in them; others are not.
+                let told = |report: &CheckReport| {
+                    report
+                        .findings
+                        .iter()
+                        .any(|finding| finding.what == key && finding.severity == Severity::Error)
+                };
+                let touched = said(&report, id, expected) != Restored::But(BTreeSet::new());
+                assert!(!touched || told(&report), "{key}, point {number}");
+                let apart = (number < 2)
+                    != whole
+                        .points
+                        .iter()
+                        .any(|point| fixture.points[..2].iter().any(|(id, _)| *id == point.commit));
+                assert!(
+                    !(apart && told(&report)),
+                    "{key} is none of point {number}'s: {:#?}",
+                    report.findings
+                );
+            }
+        }
+    }
+}
+
+/// A damaged pack is found by the rolling budget within one lap, and the laps go on over it.
+#[test]
+fn a_budget_finds_damage_within_a_lap() {
+    let fixture = Fixture::new();
+    // (What lies in packs of trees and manifests is read by every check, and so are the nodes of streams.)
+    for (key, _) in fixture.packs(Lane::Data) {
+        let store = fixture.damaged(&[(key.clone(), flip(&fixture.objects[&key], 200))]);
+        let mut found = Vec::new();
+        for run in 0..8 {
+            let options = CheckOptions { budget: Some(Budget::Share(0.25)), ..CheckOptions::default() };
+            let report = check(&open(&store).unwrap(), &options, &()).unwrap();
+            assert!(report.turn.unwrap().packs > 0 && !report.read_data);
+            if report.findings.iter().any(|finding| finding.what == key) {
+                assert!(report.is_damaged() && !report.points.is_empty());
+                found.push(run);
+            }
+        }
+        assert!(found.iter().any(|run| *run < 4), "{key}: four runs of a quarter are a lap: {found:?}");
+        assert!(
+            found.iter().any(|run| *run >= 4) && found.len() < 8,
+            "{key}: and again in the next: {found:?}"
+        );
     }
 }
 
