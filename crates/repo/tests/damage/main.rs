@@ -601,10 +601,7 @@ fn a_budget_finds_damage_within_a_lap() {
             }
         }
         assert!(found.iter().any(|run| *run < 4), "{key}: four runs of a quarter are a lap: {found:?}");
-        assert!(
-            found.iter().any(|run| *run >= 4) && found.len() < 8,
-            "{key}: and again in the next: {found:?}"
-        );
+        assert!(found.iter().any(|run| *run >= 4), "{key}: and again in the next: {found:?}");
     }
 }
 
