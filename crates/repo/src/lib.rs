@@ -31,6 +31,7 @@ pub mod pack;
 pub mod reader;
 pub mod reindex;
 mod repo;
+pub mod retain;
 pub mod stats;
 pub mod store;
 mod stream;
