@@ -22,6 +22,8 @@
 //! | `header-missing`, `header-damaged` | the header, since the repository was opened | error |
 //! | `key-damaged` | a key object: its passphrase opens nothing | error |
 //! | `commit-damaged` | a commit: that point is lost | error |
+//! | `hold-damaged` | a hold that cannot be read; it goes on holding | error |
+//! | `held-point-missing` | a commit that is held and gone | error |
 //! | `segment-damaged` | an index segment: chunks only it names are lost until the index is rebuilt | error |
 //! | `index-incomplete` | chunks that points need and no segment names | error |
 //! | `index-wrong` | the index promises of a whole pack what it does not hold | error |
@@ -50,7 +52,7 @@ use serde::Serialize;
 use crate::commit::Sealed;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
-use crate::id::{CommitId, HEADER, KEYS, PackId, SegmentId};
+use crate::id::{CommitId, HEADER, HoldId, KEYS, PackId, SegmentId};
 use crate::index::{Index, PackSet};
 use crate::monitor::{Finding, Progress, Severity};
 use crate::object::{Capability, Root, Summary};
@@ -197,6 +199,7 @@ pub fn check(
                 ));
             }
             report.findings.extend(repo.keys()?.findings);
+            check_holds(repo, &mut report)?;
         }
     }
     report.counts.keys = listing.keys;
@@ -229,6 +232,20 @@ pub fn check(
     ledger.finish(&points, &mut report);
     report.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
     Ok(report)
+}
+
+fn check_holds(repo: &Repository, report: &mut CheckReport) -> Result<(), Error> {
+    report.findings.extend(repo.holds()?.findings);
+    for hold in repo.holds_without_commit()? {
+        report.findings.push(Finding::error(
+            "held-point-missing",
+            hold.commit.key(),
+            format!(
+                "it was deleted while held ({hold}); bring it back from a version or a copy before anything is collected, or release the hold"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn note_missing_parents(points: &[Point], present: &[CommitId], report: &mut CheckReport) {
@@ -323,7 +340,7 @@ impl<'r> Run<'r> {
                 listing.keys += 1;
             } else if turns::is_note_key(key) {
                 listing.notes.push(object.key);
-            } else if key != HEADER {
+            } else if key != HEADER && HoldId::from_key(key).is_none() {
                 listing.strays.push(object.key);
             }
             Ok(())

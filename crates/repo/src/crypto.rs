@@ -441,7 +441,18 @@ impl Keys {
         open_message(secret, &self.read_public, "root", aad, sealed)
     }
 
-    /// The MAC of a commit. Compare it as it is: `blake3::Hash` compares in constant time.
+    /// `e_public ‖ ciphertext ‖ tag` of a hold, for list keys. Every key can make one.
+    pub(crate) fn seal_hold(&self, aad: &[u8], plain: &[u8], env: &Env) -> Result<Vec<u8>, Error> {
+        seal_message(&self.list_public, "hold", aad, plain, env)
+    }
+
+    /// Its inverse.
+    pub(crate) fn open_hold(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let secret = self.list_secret.as_ref().ok_or_else(|| self.not_permitted(Capability::List))?;
+        open_message(secret, &self.list_public, "hold", aad, sealed)
+    }
+
+    /// The MAC of a commit or a hold, which begin differently. Compare it as it is: `blake3::Hash` compares in constant time.
     pub(crate) fn commit_mac(&self, bytes: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.commit_key.0, bytes)
     }

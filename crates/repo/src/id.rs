@@ -66,6 +66,7 @@ id!(ChunkId, 32, "A chunk: BLAKE3, keyed by the repository's `id_key`, of its pl
 id!(PackId, 32, "A pack: BLAKE3 of its bytes.");
 id!(SegmentId, 32, "An index segment: BLAKE3 of its bytes.");
 id!(CommitId, 32, "A commit: BLAKE3 of its bytes.");
+id!(HoldId, 32, "A hold: BLAKE3 of its bytes.");
 id!(RepositoryId, 16, "A repository: random, made once.");
 
 /// Where packs are.
@@ -74,6 +75,8 @@ pub const PACKS: &str = "packs/";
 pub const INDEX: &str = "index/";
 /// Where commits are.
 pub const COMMITS: &str = "commits/";
+/// Where holds are.
+pub const HOLDS: &str = "holds/";
 /// Where key objects are.
 pub const KEYS: &str = "keys/";
 /// The header.
@@ -123,6 +126,24 @@ impl CommitId {
     }
 }
 
+impl HoldId {
+    /// `holds/<commit>/<id>`
+    pub fn key(&self, commit: &CommitId) -> String {
+        format!("{HOLDS}{commit}/{self}")
+    }
+
+    /// From `holds/<commit>/<id>`; `None` for a key of any other shape.
+    pub fn from_key(key: &str) -> Option<(CommitId, HoldId)> {
+        let (commit, hold) = key.strip_prefix(HOLDS)?.split_once('/')?;
+        Some((commit.parse().ok()?, hold.parse().ok()?))
+    }
+
+    /// The first eight digits: enough for people.
+    pub fn short(&self) -> String {
+        HEXLOWER.encode(&self.0[..4])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +156,9 @@ mod tests {
         assert_eq!(SegmentId::from_key(&segment.key()), Some(segment));
         let commit = CommitId([2; 32]);
         assert_eq!(CommitId::from_key(&commit.key()), Some(commit));
+        let hold = HoldId([3; 32]);
+        assert_eq!(HoldId::from_key(&hold.key(&commit)), Some((commit, hold)));
+        assert_eq!(HoldId::from_key(&format!("holds/{hold}")), None);
         for wrong in [
             format!("packs/ac/{pack}"),
             format!("packs/{pack}"),

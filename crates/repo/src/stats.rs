@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::id::{COMMITS, HEADER, INDEX, KEYS, PACKS};
+use crate::id::{COMMITS, HEADER, HOLDS, INDEX, KEYS, PACKS};
 use crate::monitor::Finding;
 use crate::object::Capability;
 use crate::repo::Repository;
@@ -35,6 +35,8 @@ pub struct Stats {
     pub index: Objects,
     /// Commits.
     pub commits: Objects,
+    /// Holds.
+    pub holds: Objects,
     /// Anything else, the header aside; never read.
     pub others: Objects,
     /// All objects.
@@ -71,6 +73,7 @@ pub fn stats(repo: &Repository) -> Result<Stats, Error> {
             key if key.starts_with(PACKS) => Some(&mut stats.packs),
             key if key.starts_with(INDEX) => Some(&mut stats.index),
             key if key.starts_with(COMMITS) => Some(&mut stats.commits),
+            key if key.starts_with(HOLDS) => Some(&mut stats.holds),
             _ => Some(&mut stats.others),
         };
         if let Some(objects) = kind {

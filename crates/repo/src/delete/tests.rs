@@ -1,0 +1,289 @@
+//! What is deleted, and above all what is not.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::env::Env;
+use crate::object::{Capability, CommitDraft};
+use crate::store::mem::MemStore;
+use crate::store::record::{Record, Verb};
+use crate::store::{Object, Put, Store};
+use crate::{InitOptions, Kdf, Passphrase, WriterOptions};
+
+const HOUR: i64 = 3_600_000_000_000;
+const NOW: i64 = 500_000 * HOUR;
+
+fn fresh() -> (Arc<Record<MemStore>>, Repository, Env) {
+    let store = Arc::new(Record::new(MemStore::new()));
+    let env = Env::fixed(NOW, 1);
+    let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+    let repo = Repository::init(store.clone(), &Passphrase::new("x"), &options, &env).unwrap();
+    (store, repo, env)
+}
+
+/// One point an hour of a directory; `!` for one that is not whole.
+fn points_of(repo: &Repository, env: &Env, path: &str, what: &str) -> Vec<CommitId> {
+    what.chars()
+        .map(|one| {
+            env.advance(HOUR);
+            let labels = [("path", path), ("complete", if one == '!' { "false" } else { "true" })];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let draft = CommitDraft { kind: "volume".into(), labels, ..CommitDraft::default() };
+            repo.writer(WriterOptions::default()).unwrap().commit(draft).unwrap().id
+        })
+        .collect()
+}
+
+fn listed(repo: &Repository) -> Vec<Point> {
+    points(&repo.commits().unwrap().done, &repo.holds().unwrap().done, repo.env().now())
+}
+
+fn last(count: u32) -> Policy {
+    Policy { last: count, ..Policy::default() }
+}
+
+fn by_policy(repo: &Repository, policy: &Policy) -> Plan {
+    Plan::by_policy(repo, listed(repo), policy, &|_| 0).unwrap()
+}
+
+fn execute(repo: &Repository, plan: Plan) -> Outcome<Deleted> {
+    plan.execute(repo, &Cancel::new(), &()).unwrap()
+}
+
+fn there(repo: &Repository) -> BTreeSet<CommitId> {
+    repo.commit_ids().unwrap().into_iter().collect()
+}
+
+#[test]
+fn a_plan_deletes_exactly_what_it_says_and_commit_objects_only() {
+    let (store, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "....");
+    let b = points_of(&repo, &env, "/b", ".!!");
+    let plan = by_policy(&repo, &last(2));
+    let planned: BTreeSet<CommitId> = plan.drops().map(|point| point.id).collect();
+    assert_eq!(planned, [a[0], a[1]].into());
+    // Meanwhile a backup ends.
+    let new = points_of(&repo, &env, "/a", ".");
+    store.clear();
+    let outcome = execute(&repo, plan);
+    assert_eq!((outcome.done.deleted.len(), outcome.findings.len()), (2, 0));
+    assert_eq!(there(&repo), [a[2], a[3], b[0], b[1], b[2], new[0]].into());
+    let deletions: BTreeSet<String> = store.calls(Verb::Delete).into_iter().collect();
+    assert_eq!(deletions, planned.iter().map(CommitId::key).collect());
+    assert_eq!(store.count(Verb::Put, ""), 0);
+    // The same policy again: only the point that is now one too many.
+    let again = by_policy(&repo, &last(2));
+    assert_eq!(again.drops().map(|point| point.id).collect::<Vec<_>>(), [a[2]]);
+}
+
+#[test]
+fn a_hold_keeps_a_point_from_retention_and_from_deletion() {
+    let (_, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "...");
+    repo.add_hold(&a[0], "legal", "me", None).unwrap();
+    let ended = repo.add_hold(&a[1], "short", "me", Some(env.now() + HOUR)).unwrap();
+    let plan = by_policy(&repo, &last(1));
+    assert_eq!(plan.drops().count(), 0);
+    assert_eq!(plan.decisions()[0].keep, [Reason::Hold("legal".into())]);
+    let refused = Plan::of(&repo, listed(&repo), &[a[0], a[1]].into(), true).unwrap_err();
+    assert_eq!(refused.0.len(), 2);
+    assert!(refused.to_string().contains("hold: legal"), "{refused}");
+    // The second ends by itself, and goes with its point.
+    env.advance(HOUR);
+    let outcome = execute(&repo, by_policy(&repo, &last(1)));
+    assert_eq!(outcome.done.deleted, [a[1]]);
+    assert!(repo.holds().unwrap().done.iter().all(|hold| hold.id != ended.id));
+    assert_eq!(there(&repo), [a[0], a[2]].into());
+}
+
+#[test]
+fn a_hold_placed_between_plan_and_execution_wins() {
+    let (_, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "...");
+    let plan = by_policy(&repo, &last(1));
+    repo.add_hold(&a[0], "just in time", "me", None).unwrap();
+    let outcome = execute(&repo, plan);
+    assert_eq!((outcome.done.deleted, outcome.done.left), (vec![a[1]], vec![a[0]]));
+    assert_eq!(outcome.findings[0].code, "point-held");
+}
+
+/// A store in which somebody places a hold at the very moment a commit is deleted.
+#[derive(Debug)]
+struct Meanwhile<S> {
+    inner: S,
+    at: Mutex<Option<(String, bytes::Bytes)>>,
+}
+
+impl<S: Store> Store for Meanwhile<S> {
+    fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<Put, StoreError> {
+        self.inner.put(key, bytes)
+    }
+    fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get(key)
+    }
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+    fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.inner.size(key)
+    }
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.inner.list(prefix, each)
+    }
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        if let Some((name, bytes)) = self.at.lock().unwrap().take() {
+            self.inner.put(&name, bytes)?;
+        }
+        self.inner.delete(key)
+    }
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+}
+
+#[test]
+fn a_hold_placed_while_its_point_is_deleted_brings_the_point_back_byte_for_byte() {
+    let (store, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "..");
+    let plan = by_policy(&repo, &last(1));
+    let before = store.get(&a[0].key()).unwrap();
+    let hold = repo.add_hold(&a[0], "now", "me", None).unwrap();
+    let key = hold.id.key(&a[0]);
+    let bytes = store.get(&key).unwrap();
+    store.delete(&key).unwrap();
+    let racing = Arc::new(Meanwhile { inner: store.clone(), at: Mutex::new(Some((key, bytes))) });
+    let repo = Repository::open(racing, &Passphrase::new("x"), &env).unwrap();
+    let outcome = execute(&repo, plan);
+    assert_eq!((outcome.done.deleted, outcome.done.left), (vec![], vec![a[0]]));
+    assert_eq!(store.get(&a[0].key()).unwrap(), before);
+    assert!(repo.holds_without_commit().unwrap().is_empty());
+}
+
+#[test]
+fn a_series_that_lost_what_was_to_stay_is_left_alone() {
+    let (store, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "...");
+    let b = points_of(&repo, &env, "/b", "..");
+    let plan = by_policy(&repo, &last(1));
+    store.delete(&a[2].key()).unwrap();
+    store.delete(&a[0].key()).unwrap();
+    let outcome = execute(&repo, plan);
+    assert_eq!(outcome.findings[0].code, "series-changed");
+    let Deleted { deleted, gone, left } = outcome.done;
+    assert_eq!((deleted, gone, left), (vec![b[0]], vec![a[0]], vec![a[1]]));
+}
+
+#[test]
+fn the_last_good_point_is_deleted_only_if_that_is_said() {
+    let (_, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "..!!");
+    let b = points_of(&repo, &env, "/b", "!!");
+    let c = points_of(&repo, &env, "/c", ".");
+    let cases: [(&str, Vec<CommitId>, Vec<CommitId>); 8] = [
+        ("an older whole one", vec![a[0]], vec![]),
+        ("the newest whole one, another stays", vec![a[1]], vec![]),
+        ("all whole ones", vec![a[0], a[1]], vec![a[1]]),
+        ("incomplete ones", vec![a[2], a[3]], vec![]),
+        ("all of a series", a.clone(), vec![a[1]]),
+        ("all of a series that has none whole", b.clone(), vec![b[1]]),
+        ("one of them", vec![b[1]], vec![]),
+        ("the only one", c.clone(), c.clone()),
+    ];
+    for (story, asked, protected) in cases {
+        let asked: BTreeSet<CommitId> = asked.into_iter().collect();
+        let refused = match Plan::of(&repo, listed(&repo), &asked, false) {
+            Ok(plan) => {
+                assert_eq!(plan.drops().map(|point| point.id).collect::<BTreeSet<_>>(), asked, "{story}");
+                vec![]
+            }
+            Err(Refused(refused)) => refused.into_iter().map(|one| one.point.id).collect(),
+        };
+        assert_eq!(refused, protected, "{story}");
+        let plan = Plan::of(&repo, listed(&repo), &asked, true).unwrap();
+        assert_eq!(plan.drops().count(), asked.len(), "{story}, said so");
+    }
+    let all = Plan::of(&repo, listed(&repo), &c.iter().copied().collect(), true).unwrap();
+    assert_eq!(execute(&repo, all).done.deleted, c);
+}
+
+#[test]
+fn a_plan_belongs_to_its_repository_and_can_be_stopped() {
+    let (_, repo, env) = fresh();
+    points_of(&repo, &env, "/a", "...");
+    let other = Repository::init(
+        Arc::new(MemStore::new()),
+        &Passphrase::new("x"),
+        &InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() },
+        &Env::fixed(NOW, 9),
+    )
+    .unwrap();
+    let plan = by_policy(&repo, &last(1));
+    assert!(matches!(plan.execute(&other, &Cancel::new(), &()), Err(Error::Invalid { .. })));
+    let stopped = Cancel::new();
+    stopped.cancel();
+    let outcome = by_policy(&repo, &last(1)).execute(&repo, &stopped, &()).unwrap();
+    assert_eq!((outcome.done.deleted.len(), outcome.done.left.len()), (0, 2));
+    assert_eq!(there(&repo).len(), 3);
+}
+
+#[test]
+fn a_list_key_plans_and_a_put_key_does_not() {
+    let (store, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "..");
+    for (word, capability) in [("list", Capability::List), ("put", Capability::Put)] {
+        repo.add_key(&Passphrase::new(word), capability, word, Kdf::cheap()).unwrap();
+    }
+    let open = |word: &str| Repository::open(store.clone(), &Passphrase::new(word), &env).unwrap();
+    assert!(matches!(open("put").commits(), Err(Error::NotPermitted { .. })));
+    let list = open("list");
+    assert_eq!(execute(&list, by_policy(&list, &last(1))).done.deleted, [a[0]]);
+}
+
+#[test]
+fn a_store_that_refuses_to_delete_is_told_by_point_and_not_asked_for_ever() {
+    #[derive(Debug)]
+    struct NoDelete(Arc<Record<MemStore>>);
+    impl Store for NoDelete {
+        fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<Put, StoreError> {
+            self.0.put(key, bytes)
+        }
+        fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
+            self.0.get(key)
+        }
+        fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<bytes::Bytes, StoreError> {
+            self.0.get_range(key, offset, len)
+        }
+        fn size(&self, key: &str) -> Result<u64, StoreError> {
+            self.0.size(key)
+        }
+        fn list(
+            &self,
+            prefix: &str,
+            each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
+        ) -> Result<(), StoreError> {
+            self.0.list(prefix, each)
+        }
+        fn delete(&self, key: &str) -> Result<(), StoreError> {
+            Err(StoreError::Denied { key: key.into(), url: self.url(), reason: "locked".into() })
+        }
+        fn url(&self) -> String {
+            self.0.url()
+        }
+    }
+    let (store, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", &".".repeat(60));
+    let worm = Repository::open(Arc::new(NoDelete(store)), &Passphrase::new("x"), &env).unwrap();
+    let outcome = execute(&worm, by_policy(&worm, &last(1)));
+    assert_eq!((outcome.done.deleted.len(), outcome.done.left.len()), (0, 59));
+    assert!(
+        (FAILURES_MAX..FAILURES_MAX + THREADS).contains(&outcome.findings.len()),
+        "{}",
+        outcome.findings.len()
+    );
+    assert!(outcome.findings[0].message.contains("locked"));
+    assert_eq!(there(&repo).len(), a.len());
+}
