@@ -14,6 +14,7 @@ mod passphrase;
 mod picking;
 mod progress;
 mod volumes;
+mod when;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use context::{Context, Global};

@@ -15,6 +15,15 @@ pub fn all(repo: &Repository, kind: &str) -> Result<(Vec<CommitInfo>, Vec<Findin
     Ok((commits, outcome.findings))
 }
 
+/// The one that is meant, whatever its kind.
+pub fn any(repo: &Repository, wanted: &str) -> Result<CommitInfo> {
+    match wanted.starts_with("latest:") {
+        // An application is named: no other kind has one.
+        true => one(repo, APPLICATION, wanted),
+        false => Ok(tokio::task::block_in_place(|| repo.find_commit(wanted))?),
+    }
+}
+
 /// The one that is meant.
 pub fn one(repo: &Repository, kind: &str, wanted: &str) -> Result<CommitInfo> {
     let (what, list) = match kind {

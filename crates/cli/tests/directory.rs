@@ -91,6 +91,18 @@ fn a_file_that_cannot_be_read_is_named_and_the_rest_is_kept() {
     assert!(run.out.contains("error: d1/f1:") && run.out.contains("It is incomplete"), "{}", run.out);
     as_nobody(&["volume", "restore", "latest", &place.text("t")]).expect(0);
     assert!(place.path("t/d0/f0").exists() && !place.path("t/d1/f1").exists());
+
+    // Retention knows: a backup that lacks something takes no whole one's place.
+    open(&place.path("data/d1/f1"), 0o644);
+    let whole = as_nobody(&["volume", "backup", &place.text("data"), "-o", "json"]).expect(0).json();
+    open(&place.path("data/d1/f1"), 0o000);
+    // Changed, or the content known from the last time would do.
+    std::fs::write(place.path("data/d1/f1"), "changed").unwrap();
+    let newest = as_nobody(&["volume", "backup", &place.text("data"), "-o", "json"]).expect(3).json();
+    as_nobody(&["retain", "--keep-last", "1", "--yes"]).expect(0);
+    let left = as_nobody(&["volume", "list", "-o", "json"]).expect(0).json();
+    let left: Vec<_> = left["backups"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
+    assert_eq!(left, [&whole["id"], &newest["id"]]);
 }
 
 #[test]

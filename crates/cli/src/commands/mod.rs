@@ -6,13 +6,16 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod delete;
 pub mod diff;
 pub mod discover;
 pub mod export;
+pub mod hold;
 pub mod mapping;
 pub mod points;
 pub mod repository;
 pub mod restore;
+pub mod retain;
 pub mod show;
 pub mod volume;
 
@@ -48,6 +51,13 @@ pub enum Command {
     Export(export::Args),
     /// Serve a recovery point as a read-only Kubernetes API for kubectl
     Browse(browse::Args),
+    /// Delete the recovery points that a retention policy does not keep; --plan only shows which
+    Retain(retain::Args),
+    /// Delete recovery points by name
+    Delete(delete::Args),
+    /// Keep recovery points whatever a policy says
+    #[command(subcommand)]
+    Hold(hold::Command),
     /// Print the version
     Version,
     /// The application of the demo: writes numbered, checksummed records
@@ -69,6 +79,9 @@ pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Restore(args) => restore::run(ctx, args).await,
         Command::Export(args) => export::run(ctx, args),
         Command::Browse(args) => browse::run(ctx, args).await,
+        Command::Retain(args) => retain::run(ctx, args),
+        Command::Delete(args) => delete::run(ctx, args),
+        Command::Hold(command) => hold::run(ctx, command),
         Command::Version => version(ctx),
         Command::DemoWriter(args) => crate::demo::writer::run(args),
     }

@@ -156,6 +156,8 @@ fn backup(ctx: &Context, args: &Backup) -> Result<Exit> {
         let outcome = files::backup(&path, &writer, &options, &progress)?;
         findings.extend(outcome.findings);
         let tree = outcome.done;
+        // Retention must know which points are good: an incomplete one never takes the place of a whole one.
+        labels.insert("complete".into(), (exit_for(&findings) == Exit::Done).to_string());
         let draft = CommitDraft {
             kind: picking::VOLUME.into(),
             labels,
