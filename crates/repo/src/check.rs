@@ -161,7 +161,7 @@ pub(crate) struct Point {
 pub(crate) struct Listing {
     keys: u64,
     pub(crate) commits: Vec<CommitId>,
-    segments: Vec<SegmentId>,
+    pub(crate) segments: Vec<SegmentId>,
     /// Ascending.
     pub(crate) packs: Vec<(PackId, u64)>,
     notes: Vec<String>,

@@ -403,7 +403,8 @@ impl Engine {
         for pack in packs {
             reindex::add(&mut segment, pack.id, pack.size, pack.entries);
         }
-        reindex::put_segment(&self.repo, segment)
+        reindex::put_segment(&self.repo, segment)?;
+        Ok(())
     }
 
     /// All chunks into packs, all packs acknowledged, all of them named by a segment.

@@ -32,6 +32,7 @@ pub mod object;
 pub mod pack;
 pub mod reader;
 pub mod reindex;
+pub mod repair;
 mod repo;
 pub mod retain;
 pub mod stats;

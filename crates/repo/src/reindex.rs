@@ -15,7 +15,7 @@ use crate::pack::{PACK_CHUNKS_MAX, PackEntry, Trailer, open_directory};
 use crate::repo::Repository;
 
 /// Segments are kept to this, so that memory is (R6).
-const SEGMENT_CHUNKS: usize = 2 * PACK_CHUNKS_MAX;
+pub(crate) const SEGMENT_CHUNKS: usize = 2 * PACK_CHUNKS_MAX;
 
 /// What was named anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -95,16 +95,17 @@ pub(crate) fn add(segment: &mut Segment, id: PackId, size: u32, entries: Vec<Pac
 }
 
 /// Seals and puts a segment.
-pub(crate) fn put_segment(repo: &Repository, mut segment: Segment) -> Result<(), Error> {
+pub(crate) fn put_segment(repo: &Repository, mut segment: Segment) -> Result<SegmentId, Error> {
     let body = segment.encode()?;
     drop(segment);
     let bytes = bytes::Bytes::from(repo.secrets().seal_segment(&body, repo.env())?);
     let id = SegmentId(*blake3::hash(&bytes).as_bytes());
-    repo.put_content(&id.key(), bytes)
+    repo.put_content(&id.key(), bytes)?;
+    Ok(id)
 }
 
 /// The directory of a pack, without fetching its chunks.
-fn directory(repo: &Repository, id: &PackId, size: u64) -> Result<Vec<PackEntry>, Error> {
+pub(crate) fn directory(repo: &Repository, id: &PackId, size: u64) -> Result<Vec<PackEntry>, Error> {
     let (key, store) = (id.key(), repo.store());
     let damaged = |what: String| Error::damaged(id.key(), what);
     let least = (PACK_HEADER_LEN + Trailer::LEN) as u64;
@@ -122,4 +123,13 @@ fn directory(repo: &Repository, id: &PackId, size: u64) -> Result<Vec<PackEntry>
         return Err(damaged("its trailer and its directory count chunks differently".into()));
     }
     Ok(entries)
+}
+
+/// The directory in the bytes of a pack, if it can be read, whatever became of its chunks.
+pub(crate) fn directory_in(repo: &Repository, bytes: &[u8]) -> Option<Vec<PackEntry>> {
+    let header = bytes.first_chunk::<PACK_HEADER_LEN>()?;
+    let trailer = Trailer::parse(bytes, bytes.len() as u64).ok()?;
+    let end = bytes.len() - Trailer::LEN - trailer.directory as usize;
+    let sealed = bytes.get(end..bytes.len() - Trailer::LEN)?;
+    open_directory(repo.secrets(), header, sealed, end).ok().map(|(_, entries)| entries)
 }

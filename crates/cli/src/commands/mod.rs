@@ -13,6 +13,7 @@ pub mod export;
 pub mod hold;
 pub mod mapping;
 pub mod points;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retain;

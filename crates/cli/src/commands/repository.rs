@@ -1,6 +1,6 @@
 //! `holdfast repo`: create a repository, check it, count it, and hand out keys.
 
-use super::{check, exit_for, print_findings};
+use super::{check, exit_for, print_findings, repair};
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
 use crate::output::{bytes, count, counted};
@@ -17,6 +17,8 @@ pub enum Command {
     Init(Init),
     /// Check that everything a recovery point needs is there; with --read-data or a budget, that the bytes are what they were
     Check(check::Args),
+    /// Put right what can be put right, and name what cannot; --plan only shows what would be done
+    Repair(repair::Args),
     /// Count recovery points, chunks and bytes
     Stats,
     /// List and add keys
@@ -89,6 +91,7 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Check(args) => check::run(ctx, &args),
+        Command::Repair(args) => repair::run(ctx, &args),
         Command::Stats => stats(ctx),
         Command::Key(Key::List) => key_list(ctx),
         Command::Key(Key::Add(args)) => key_add(ctx, &args),

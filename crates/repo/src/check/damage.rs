@@ -201,7 +201,7 @@ fn finding(cause: &Cause, damage: Damage, points: &[Point]) -> Finding {
         (_, severity) => (damage.code, severity.unwrap_or(Severity::Error)),
     };
     let mut message = match cause {
-        Cause::NotIndexed => "chunks that recovery points need are named by no index segment: a segment is lost, or one that was put was never listed. Put it back from a copy, or rebuild the index from the packs".to_owned(),
+        Cause::NotIndexed => "chunks that recovery points need are named by no index segment: a segment is lost, or a repair left out what was damaged. `holdfast repo repair` names what the packs still hold; a full backup of the same content stores the rest anew".to_owned(),
         _ => damage.problems.join("; "),
     };
     let more = damage.problems_count.saturating_sub(damage.problems.len() as u64);

@@ -75,6 +75,11 @@ impl Places {
         }
     }
 
+    /// Reports all packs that are gone or of another size than the index says.
+    pub(crate) fn report(&self, index: &Index, ledger: &Ledger) {
+        self.report_packs(index, None, ledger);
+    }
+
     pub(crate) fn mark_bad(&self, at: usize) {
         if let Some(word) = self.bad.get(at / 64) {
             word.fetch_or(1 << (at % 64), Ordering::Relaxed);
@@ -106,9 +111,29 @@ pub(crate) struct PackReader<'r> {
     bytes: AtomicU64,
     /// Packs the index names that are not what was written, whatever of their chunks can be read.
     broken: Mutex<BTreeSet<PackId>>,
+    /// Packs of which the index promises what they do not hold.
+    misnamed: Mutex<BTreeSet<PackId>>,
+    /// Packs that are what was written, and whose directory says what they do not hold.
+    forged: Mutex<BTreeSet<PackId>>,
     /// Packs that no segment names, and all of whose chunks were read and are good.
     sound: Mutex<Vec<(PackId, u64)>>,
 }
+
+/// What was read, for who does something about it.
+#[derive(Default)]
+pub(crate) struct PacksRead {
+    /// Packs the index names that are not what was written, whatever of their chunks can be read.
+    pub(crate) broken: BTreeSet<PackId>,
+    /// Packs of which the index promises what they do not hold.
+    pub(crate) misnamed: BTreeSet<PackId>,
+    /// Packs that are what was written, and whose directory says what they do not hold.
+    pub(crate) forged: BTreeSet<PackId>,
+    /// Packs that no segment names, and all of whose chunks are good; ascending.
+    pub(crate) sound: Vec<(PackId, u64)>,
+}
+
+/// The places of the chunks of one pack, with their numbers, by offset.
+pub(crate) type PlacesOfPack = Vec<(usize, Place)>;
 
 impl<'r> PackReader<'r> {
     pub(crate) fn new(
@@ -133,19 +158,27 @@ impl<'r> PackReader<'r> {
             chunks: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             broken: Mutex::default(),
+            misnamed: Mutex::default(),
+            forged: Mutex::default(),
             sound: Mutex::default(),
         })
     }
 
-    /// Adds what was read to the counts. Returns packs that the index names and that are not what was written,
-    /// and packs that it does not name and that are, ascending.
-    pub(crate) fn finish(self, counts: &mut CheckCounts) -> (Vec<PackId>, Vec<(PackId, u64)>) {
+    /// Adds what was read to the counts.
+    pub(crate) fn finish(self, counts: &mut CheckCounts) -> PacksRead {
+        fn inner<T>(mutex: Mutex<T>) -> T {
+            mutex.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
         counts.chunks_read += self.chunks.into_inner();
         counts.bytes_read += self.bytes.into_inner();
-        let broken = self.broken.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mut sound = self.sound.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sound = inner(self.sound);
         sound.sort_unstable();
-        (broken.into_iter().collect(), sound)
+        PacksRead {
+            broken: inner(self.broken),
+            misnamed: inner(self.misnamed),
+            forged: inner(self.forged),
+            sound,
+        }
     }
 
     /// Reads the packs 0 to `count` once, each chunk in them, until `is_over`. Returns how many of the first of
@@ -190,30 +223,36 @@ impl<'r> PackReader<'r> {
     fn look_again(&self, doubtful: BTreeMap<u32, String>) -> Result<(), Error> {
         let mut doubtful = doubtful.into_iter().peekable();
         while doubtful.peek().is_some() {
-            let mut gathered = BTreeMap::new();
+            let mut some = BTreeMap::new();
             let mut sum = 0;
             while let Some((number, first)) = doubtful.next_if(|_| sum < GATHERED_MAX) {
                 sum += u64::from(self.promised.get(number as usize).copied().unwrap_or(0));
-                gathered.insert(number, (first, Vec::new()));
+                some.insert(number, first);
             }
-            for at in 0..self.index.chunk_count() {
-                let Some(place) = self.index.place(at) else { continue };
-                if let Some((_, places)) = gathered.get_mut(&place.pack) {
-                    places.push((at, place));
-                }
-            }
-            let gathered: Vec<_> = gathered.into_iter().collect();
+            let gathered: Vec<_> = gather(self.index, some.keys().copied()).into_iter().collect();
             self.run.parallel(self.run.threads, gathered.len(), |at| {
-                let Some((number, (first, places))) = gathered.get(at) else { return Ok(()) };
-                let Some((id, _)) = self.index.pack(*number) else { return Ok(()) };
-                let mut places = places.clone();
-                places.sort_by_key(|(_, place)| place.offset);
-                Reading { all: self, decompressor: Decompressor::new()? }
-                    .by_index(id, *number, first, &places)
+                let Some((number, places)) = gathered.get(at) else { return Ok(()) };
+                let (Some((id, _)), Some(first)) = (self.index.pack(*number), some.get(number)) else {
+                    return Ok(());
+                };
+                Reading { all: self, decompressor: Decompressor::new()? }.by_index(id, *number, first, places)
             })?;
         }
         Ok(())
     }
+}
+
+/// Gathers the places of these packs: one walk over the index.
+pub(crate) fn gather(index: &Index, numbers: impl Iterator<Item = u32>) -> BTreeMap<u32, PlacesOfPack> {
+    let mut gathered: BTreeMap<u32, PlacesOfPack> = numbers.map(|number| (number, Vec::new())).collect();
+    for at in 0..index.chunk_count() {
+        let Some(place) = index.place(at) else { continue };
+        if let Some(places) = gathered.get_mut(&place.pack) {
+            places.push((at, place));
+        }
+    }
+    gathered.values_mut().for_each(|places| places.sort_by_key(|(_, place)| place.offset));
+    gathered
 }
 
 /// One pack being read.
@@ -271,7 +310,7 @@ impl Reading<'_> {
             };
             self.wrong(id, "pack-damaged", entry.offset, entry.sealed, &what);
             self.all.places.mark_bad(at);
-            locked(&self.all.broken).insert(id);
+            locked(&self.all.forged).insert(id);
         }
         let whole = Some(&agreed) == self.all.promised.get(number as usize);
         if whole {
@@ -351,6 +390,7 @@ impl Reading<'_> {
             if !agrees {
                 let what = "the index promises a chunk there that the pack's directory does not name";
                 self.wrong(id, "index-wrong", place.offset, place.sealed, what);
+                locked(&self.all.misnamed).insert(id);
                 self.all.places.mark_bad(*at);
             }
         }

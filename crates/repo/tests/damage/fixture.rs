@@ -69,49 +69,74 @@ pub struct Fixture {
     pub points: Vec<(CommitId, Files)>,
 }
 
-impl Fixture {
-    fn write(
-        &mut self,
-        repo: &Repository,
-        app: &str,
-        files: &[(String, Vec<u8>)],
-        large: &[u8],
-        parent: bool,
-    ) {
-        let writer = repo.writer(WriterOptions::default()).unwrap();
-        let objects = noise(files.len() as u64, 30_000);
-        let figures = BTreeMap::new();
-        let manifest = vec![
-            ManifestEntry {
-                name: "objects".into(),
-                kind: EntryKind::Bytes,
-                root: stream(&writer, &objects),
-                figures: figures.clone(),
-            },
-            ManifestEntry {
-                name: "volume".into(),
-                kind: EntryKind::Tree,
-                root: tree(&writer, files, large),
-                figures,
-            },
-        ];
-        let draft = CommitDraft {
-            kind: "volume".into(),
-            labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
-            parents: parent.then(|| self.points.last().unwrap().0).into_iter().collect(),
-            manifest,
-            ..CommitDraft::default()
-        };
-        let info = writer.commit(draft).unwrap();
-        repo.env().advance(60_000_000_000);
-        let mut expected =
-            Files::from([("objects".to_owned(), objects), ("volume/large".to_owned(), large.to_vec())]);
-        expected.extend(files.iter().map(|(name, bytes)| (format!("volume/dir/{name}"), bytes.clone())));
-        self.points.push((info.id, expected));
-    }
+/// What one point holds.
+struct Holds {
+    app: &'static str,
+    files: Vec<(String, Vec<u8>)>,
+    large: Vec<u8>,
+    /// Whether it builds on the point before.
+    child: bool,
+}
 
-    /// Points 0 and 1 of one application, the second with three new files; 2 of another application, which
-    /// shares nothing; 3 equal to 2.
+/// Points 0 and 1 of one application, the second with three new files; 2 of another application, which
+/// shares nothing; 3 equal to 2.
+fn contents() -> [Holds; 4] {
+    let large = noise(99, 3_000_000);
+    let shop = small(1, 12);
+    let mut more = shop.clone();
+    more.extend((0..3).map(|n| (format!("tiny-{n}"), noise(7000 + n, 20_000))));
+    let blog = || Holds { app: "blog", files: small(2, 4), large: noise(98, 400_000), child: false };
+    [
+        Holds { app: "shop", files: shop, large: large.clone(), child: false },
+        Holds { app: "shop", files: more, large, child: true },
+        blog(),
+        blog(),
+    ]
+}
+
+/// Writes a point; its id, and what a restore gives.
+fn write(repo: &Repository, holds: &Holds, parent: Option<CommitId>) -> (CommitId, Files) {
+    let writer = repo.writer(WriterOptions::default()).unwrap();
+    let objects = noise(holds.files.len() as u64, 30_000);
+    let figures = BTreeMap::new();
+    let manifest = vec![
+        ManifestEntry {
+            name: "objects".into(),
+            kind: EntryKind::Bytes,
+            root: stream(&writer, &objects),
+            figures: figures.clone(),
+        },
+        ManifestEntry {
+            name: "volume".into(),
+            kind: EntryKind::Tree,
+            root: tree(&writer, &holds.files, &holds.large),
+            figures,
+        },
+    ];
+    let draft = CommitDraft {
+        kind: "volume".into(),
+        labels: BTreeMap::from([("app".to_owned(), holds.app.to_owned())]),
+        parents: parent.filter(|_| holds.child).into_iter().collect(),
+        manifest,
+        ..CommitDraft::default()
+    };
+    let info = writer.commit(draft).unwrap();
+    repo.env().advance(60_000_000_000);
+    let mut expected =
+        Files::from([("objects".to_owned(), objects), ("volume/large".to_owned(), holds.large.clone())]);
+    expected.extend(holds.files.iter().map(|(name, bytes)| (format!("volume/dir/{name}"), bytes.clone())));
+    (info.id, expected)
+}
+
+/// Backs the content of all points up again, all of it read.
+pub fn write_all_again(repo: &Repository) {
+    for holds in &contents() {
+        write(repo, holds, None);
+    }
+}
+
+impl Fixture {
+    /// The four points of [`contents`].
     pub fn new() -> Fixture {
         let store = MemStore::new();
         let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
@@ -120,14 +145,10 @@ impl Fixture {
                 .unwrap();
         repo.add_key(&Passphrase::new(SECOND), repo::Capability::Read, "second", Kdf::cheap()).unwrap();
         let mut fixture = Fixture { objects: BTreeMap::new(), points: Vec::new() };
-        let large = noise(99, 3_000_000);
-        let mut shop = small(1, 12);
-        fixture.write(&repo, "shop", &shop, &large, false);
-        shop.extend((0..3).map(|n| (format!("tiny-{n}"), noise(7000 + n, 20_000))));
-        fixture.write(&repo, "shop", &shop, &large, true);
-        let blog = small(2, 4);
-        fixture.write(&repo, "blog", &blog, &noise(98, 400_000), false);
-        fixture.write(&repo, "blog", &blog, &noise(98, 400_000), false);
+        for holds in &contents() {
+            let parent = fixture.points.last().map(|(id, _)| *id);
+            fixture.points.push(write(&repo, holds, parent));
+        }
         fixture.objects = store.snapshot();
         fixture
     }

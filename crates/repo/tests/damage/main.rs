@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod fixture;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use repo::{
 
 /// What restoring a point gave: the names that failed; everything else came back as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Restored {
+pub(crate) enum Restored {
     /// All but these.
     But(BTreeSet<String>),
     /// Nothing: the commit or its manifest cannot be read.
@@ -54,7 +55,7 @@ fn content(reader: &Reader, content: &Content) -> Result<Vec<u8>, Error> {
 }
 
 /// Restores a point and compares; panics if it ever gets other bytes than were written.
-fn restore(repo: &Repository, id: &CommitId, expected: &Files) -> Restored {
+pub(crate) fn restore(repo: &Repository, id: &CommitId, expected: &Files) -> Restored {
     let reader = repo.reader(ReaderOptions::default()).unwrap();
     let manifest = match reader.manifest(id) {
         Ok(manifest) => manifest,
@@ -92,7 +93,7 @@ fn restore(repo: &Repository, id: &CommitId, expected: &Files) -> Restored {
 }
 
 /// What the report says of a point, in the same terms. `(all after X)` stands for all names behind X.
-fn said(report: &CheckReport, id: &CommitId, expected: &Files) -> Restored {
+pub(crate) fn said(report: &CheckReport, id: &CommitId, expected: &Files) -> Restored {
     let Some(point) = report.points.iter().find(|point| point.commit == *id) else {
         return Restored::But(BTreeSet::new());
     };
@@ -118,7 +119,7 @@ fn said(report: &CheckReport, id: &CommitId, expected: &Files) -> Restored {
     Restored::But(names)
 }
 
-fn run_check(repo: &Repository, read_data: bool) -> CheckReport {
+pub(crate) fn run_check(repo: &Repository, read_data: bool) -> CheckReport {
     check(repo, &CheckOptions { read_data, ..CheckOptions::default() }, &()).unwrap()
 }
 
@@ -186,7 +187,7 @@ fn hold(fixture: &Fixture, case: &Case) {
     }
 }
 
-fn flip(bytes: &Bytes, at: usize) -> Option<Bytes> {
+pub(crate) fn flip(bytes: &Bytes, at: usize) -> Option<Bytes> {
     let mut changed = bytes.to_vec();
     changed[at] ^= 0x10;
     Some(changed.into())

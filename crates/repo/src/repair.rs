@@ -1,0 +1,542 @@
+//! Repair: puts right what can be put right, and names what cannot.
+//!
+//! What can be: the index, which is made again from the packs; and chunks that are whole although the pack they lie
+//! in is not, or that lie in another pack too. What cannot is named by points and files, here and by every
+//! check after: backing the same content up again in full stores it anew, and heals all points that lack it.
+//!
+//! First a plan, which changes nothing; then, in this order, so that a reader or a writer beside it, and a repair that
+//! is killed, find at every moment at least what they found before (R2, R3):
+//!
+//! 1. segments for packs that are whole and that no segment names;
+//! 2. the readable chunks of damaged packs, verified, into new packs, and segments for these;
+//! 3. for every segment that names a pack that is damaged or gone, one without it;
+//! 4. only then the segments that were replaced, and the damaged ones, are deleted.
+//!
+//! Nothing else is deleted: packs and commits stay, damaged or not, for the collection or for whoever can still
+//! read them. Nothing is replaced (R1). What a repair left undone, the next one does: it looks at what is there.
+//!
+//! A pack that is left out of the index is not forgotten: if it comes back whole (undeleted, put back from a copy),
+//! the next repair names it again from its own directory.
+//!
+//! Without `read_data` the listing and the index tell what is damaged: segments, packs that are gone, cut or named by
+//! none. With it every pack is read first, like `check` does.
+
+mod salvage;
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use crate::check::damage::Ledger;
+use crate::check::packs::{PackReader, Places, PlacesOfPack, gather};
+use crate::check::walk::walk_all;
+use crate::check::{CheckCounts, CheckOptions, CheckReport, PointTouched, Run, check, lost};
+use crate::env::Cancel;
+use crate::error::Error;
+use crate::id::{PackId, SegmentId};
+use crate::index::{Index, Segment};
+use crate::monitor::{Finding, Progress};
+use crate::object::Capability;
+use crate::reader::{Reader, ReaderOptions};
+use crate::reindex;
+use crate::repo::Repository;
+use crate::store::StoreError;
+
+use salvage::{Found, Salvager, Source};
+
+/// How a repair works.
+#[derive(Debug, Clone, Default)]
+pub struct RepairOptions {
+    /// Read every pack to find what is damaged, not only what listing and index tell.
+    pub read_data: bool,
+    /// Threads; 0: one for each processor.
+    pub threads: usize,
+    /// Stops it. What was done stays, and the next repair goes on.
+    pub cancel: Cancel,
+}
+
+/// What is wrong with a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// It is not in the store.
+    Gone,
+    /// Its bytes are not what was written.
+    Damaged,
+    /// It is whole, and the index promises in it what it does not hold.
+    Misnamed,
+}
+
+/// A pack that is to be left out of the index, because its content is elsewhere by then, or lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PackPlan {
+    /// Which.
+    pub pack: PackId,
+    /// What is wrong with it.
+    pub loss: Loss,
+    /// Chunks of it that can be read and are nowhere else: they move to a new pack.
+    pub chunks_saved: u64,
+    /// Plain bytes of these.
+    pub bytes_saved: u64,
+    /// Chunks of it that are whole in another pack, too.
+    pub chunks_elsewhere: u64,
+    /// Chunks of it that cannot be read from it: lost, unless another pack holds them.
+    pub chunks_unreadable: u64,
+}
+
+/// What a repair would do, and how things stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PlanReport {
+    /// Whether all data was read to find what is damaged.
+    pub read_data: bool,
+    /// Packs that are whole and that no segment names: they are named.
+    pub packs_to_name: u64,
+    /// Bytes of these.
+    pub bytes_to_name: u64,
+    /// Packs to leave out of the index.
+    pub packs: Vec<PackPlan>,
+    /// Segments that name such packs: each is replaced by one without them.
+    pub segments_to_replace: Vec<SegmentId>,
+    /// Segments that are damaged: deleted once all packs are named otherwise.
+    pub segments_to_drop: Vec<SegmentId>,
+    /// What is wrong now. Part of it is put right by the steps above.
+    pub findings: Vec<Finding>,
+    /// The points that lack something now. Part of it comes back with the packs that are named.
+    pub points: Vec<PointTouched>,
+}
+
+impl PlanReport {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.packs_to_name == 0
+            && self.packs.is_empty()
+            && self.segments_to_replace.is_empty()
+            && self.segments_to_drop.is_empty()
+    }
+}
+
+/// What a repair did, and what is beyond it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// Packs named that no segment had named.
+    pub packs_named: u64,
+    /// Chunks moved from damaged packs to new ones.
+    pub chunks_saved: u64,
+    /// Packs written for them.
+    pub packs_written: u64,
+    /// Packs left out of the index.
+    pub packs_left_out: u64,
+    /// Segments written.
+    pub segments_written: u64,
+    /// Segments deleted: damaged ones, and those that were replaced.
+    pub segments_deleted: u64,
+    /// What was found on the way.
+    pub findings: Vec<Finding>,
+    /// How things stand afterwards: what it still names is beyond repair.
+    pub after: CheckReport,
+}
+
+/// A plan, to be executed once.
+pub struct Plan {
+    repo: Repository,
+    options: RepairOptions,
+    report: PlanReport,
+    /// Whose index the numbers in `places` are of.
+    reader: Reader,
+    places: Places,
+    sound: Vec<(PackId, u64)>,
+    /// Packs to leave out.
+    left_out: BTreeSet<PackId>,
+    /// Of these, whole ones whose own directory is right.
+    misnamed: BTreeSet<PackId>,
+    /// Of these, whole ones whose own directory is wrong: only what they really hold is taken from them.
+    forged: BTreeSet<PackId>,
+    /// Packs that no segment names and that are not whole: their directory may still tell what can be read.
+    unnamed_broken: Vec<PackId>,
+    /// There is a pack of which neither index nor directory tell where its chunks are: only a damaged segment may.
+    opaque: bool,
+    /// How many chunks of each pack the segments that stay name.
+    kept: HashMap<PackId, u32>,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("report", &self.report).finish_non_exhaustive()
+    }
+}
+
+/// Looks at what is wrong and what can be done about it. Changes nothing. Needs the read key.
+pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress) -> Result<Plan, Error> {
+    repo.require(Capability::Read)?;
+    let run = Run::new(repo, options.threads, &options.cancel, progress);
+    progress.note("listing objects");
+    let listing = run.list()?;
+    let ledger = Ledger::default();
+    let points = run.commits(&listing.commits, &ledger)?;
+
+    progress.note("reading the index");
+    let reader = repo.reader(ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() })?;
+    let index = reader.index();
+    let places = Places::new(index, &listing.packs);
+    places.report(index, &ledger);
+
+    progress.note("reading packs");
+    let gone = confirm_gone(repo, index, &places)?;
+    let packs = PackReader::new(&run, index, &places, &ledger)?;
+    let chosen = match options.read_data {
+        true => listing.packs.clone(),
+        // What is named and of the promised size is believed.
+        false => {
+            listing.packs.iter().copied().filter(|(id, size)| !is_as_promised(index, id, *size)).collect()
+        }
+    };
+    progress.total(chosen.len() as u64, chosen.iter().map(|(_, size)| size).sum());
+    packs.read(chosen.len(), &|at| chosen.get(at).copied(), &|_| false).1?;
+    let read = packs.finish(&mut CheckCounts::default());
+
+    progress.note("following recovery points");
+    walk_all(&run, &reader, &places, &ledger, &points, None)?;
+    let mut now = CheckReport::default();
+    ledger.finish(&points, &mut now);
+
+    let sound_ids: BTreeSet<PackId> = read.sound.iter().map(|(id, _)| *id).collect();
+    let unnamed_broken: Vec<PackId> =
+        places.unreferenced().iter().map(|(id, _)| *id).filter(|id| !sound_ids.contains(id)).collect();
+    let left_out: BTreeSet<PackId> =
+        [&read.broken, &read.misnamed, &read.forged].into_iter().flatten().chain(&gone).copied().collect();
+    let mut plan = Plan {
+        repo: repo.clone(),
+        options: options.clone(),
+        report: PlanReport {
+            read_data: options.read_data,
+            packs_to_name: (read.sound.len() + read.misnamed.len()) as u64,
+            bytes_to_name: read.sound.iter().map(|(_, size)| size).sum(),
+            findings: now.findings,
+            points: now.points,
+            ..PlanReport::default()
+        },
+        reader,
+        places,
+        sound: read.sound,
+        left_out,
+        misnamed: &read.misnamed - &read.forged,
+        forged: read.forged,
+        unnamed_broken,
+        opaque: false,
+        kept: HashMap::new(),
+    };
+    plan.look_at_packs(&gone, progress)?;
+    plan.look_at_segments(&listing.segments)?;
+    plan.report.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
+    Ok(plan)
+}
+
+/// Packs that the index names and that the listing does not show, each asked for by name: a listing may be behind.
+fn confirm_gone(repo: &Repository, index: &Index, places: &Places) -> Result<Vec<PackId>, Error> {
+    let mut gone = Vec::new();
+    for number in 0..index.pack_count() as u32 {
+        let Some((id, _)) = index.pack(number).filter(|_| places.size(number).is_none()) else { continue };
+        match repo.store().size(&id.key()) {
+            Err(StoreError::NotFound { .. }) => gone.push(id),
+            // There after all: the next run will see it listed.
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(gone)
+}
+
+fn is_as_promised(index: &Index, id: &PackId, size: u64) -> bool {
+    let promised = index.number_of(id).and_then(|number| index.pack(number));
+    promised.is_some_and(|(_, promised)| u64::from(promised) == size)
+}
+
+impl Plan {
+    /// What would be done.
+    pub fn report(&self) -> &PlanReport {
+        &self.report
+    }
+
+    fn index(&self) -> &Index {
+        self.reader.index()
+    }
+
+    /// What can be had of each pack that is to be left out.
+    fn look_at_packs(&mut self, gone: &[PackId], progress: &dyn Progress) -> Result<(), Error> {
+        progress.note("looking what can be saved");
+        let none = |pack: PackId, loss| PackPlan {
+            pack,
+            loss,
+            chunks_saved: 0,
+            bytes_saved: 0,
+            chunks_elsewhere: 0,
+            chunks_unreadable: 0,
+        };
+        let mut packs: Vec<PackPlan> = self.misnamed.iter().map(|pack| none(*pack, Loss::Misnamed)).collect();
+        for pack in gone {
+            let chunks_unreadable = self.promised(pack).len() as u64;
+            packs.push(PackPlan { chunks_unreadable, ..none(*pack, Loss::Gone) });
+        }
+        let mut opaque = false;
+        let whole = self.each_source(&mut |source, pack| {
+            let mut one = none(pack, Loss::Damaged);
+            source.read(&mut |found| match found {
+                Found::Whole { elsewhere: true, .. } => one.chunks_elsewhere += 1,
+                Found::Whole { plain, .. } => {
+                    one.chunks_saved += 1;
+                    one.bytes_saved += plain.len() as u64;
+                }
+                Found::Unreadable => one.chunks_unreadable += 1,
+            });
+            opaque |= one == none(pack, Loss::Damaged);
+            // A damaged pack that no segment names is only of interest while something can be had of it.
+            if one.chunks_saved > 0 || self.left_out.contains(&pack) {
+                packs.push(one);
+            }
+            Ok(())
+        })?;
+        let mut findings = Vec::new();
+        self.spare(&whole, &mut findings);
+        self.report.findings.extend(findings);
+        packs.sort_by_key(|plan| plan.pack);
+        self.unnamed_broken.retain(|pack| packs.binary_search_by_key(pack, |plan| plan.pack).is_ok());
+        self.report.packs = packs;
+        self.opaque = opaque;
+        Ok(())
+    }
+
+    /// Which segments are damaged, which name packs that are to be left out, and what the others name.
+    fn look_at_segments(&mut self, segments: &[SegmentId]) -> Result<(), Error> {
+        if self.left_out.is_empty() && self.index().damaged().is_empty() {
+            return Ok(());
+        }
+        for id in segments {
+            self.options.cancel.check()?;
+            let segment = match self.repo.read_segment(id) {
+                Ok(segment) => segment,
+                // Read twice by now, by the index and here.
+                Err(Error::Missing { .. }) => continue,
+                Err(error) => {
+                    lost(error)?;
+                    self.report.segments_to_drop.push(*id);
+                    continue;
+                }
+            };
+            if segment.packs.iter().any(|(pack, _)| self.left_out.contains(pack)) {
+                self.report.segments_to_replace.push(*id);
+                continue;
+            }
+            for (pack, count) in counts(&segment) {
+                let kept = self.kept.entry(pack).or_default();
+                *kept = count.max(*kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn promised(&self, pack: &PackId) -> PlacesOfPack {
+        let Some(number) = self.index().number_of(pack) else { return Vec::new() };
+        gather(self.index(), std::iter::once(number)).remove(&number).unwrap_or_default()
+    }
+
+    /// Hands over every damaged pack that is there, read again. Returns those that are whole this time.
+    fn each_source(
+        &self,
+        each: &mut dyn FnMut(Source<'_>, PackId) -> Result<(), Error>,
+    ) -> Result<Vec<PackId>, Error> {
+        let mut whole = Vec::new();
+        let named = self.left_out.iter().filter(|pack| !self.misnamed.contains(pack));
+        for pack in named.chain(&self.unnamed_broken) {
+            self.options.cancel.check()?;
+            let bytes = match self.repo.store().get(&pack.key()) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    lost(error.into())?;
+                    continue;
+                }
+            };
+            if *blake3::hash(&bytes).as_bytes() == pack.0 && !self.forged.contains(pack) {
+                whole.push(*pack);
+                continue;
+            }
+            let source = Source {
+                repo: &self.repo,
+                index: self.index(),
+                places: &self.places,
+                left_out: &self.left_out,
+                bytes,
+                promised: self.promised(pack),
+            };
+            each(source, *pack)?;
+        }
+        Ok(whole)
+    }
+
+    /// What was damaged when read before and is whole now stays in the index.
+    fn spare(&mut self, whole: &[PackId], findings: &mut Vec<Finding>) {
+        for pack in whole {
+            self.left_out.remove(pack);
+            findings.push(unsteady(pack.key()));
+        }
+    }
+
+    /// Does it.
+    pub fn execute(mut self, progress: &dyn Progress) -> Result<Repaired, Error> {
+        let mut done = Repaired::default();
+        progress.note("naming packs");
+        self.name_packs(&mut done)?;
+        progress.note("saving chunks");
+        let mut salvager = Salvager::new(&self.repo)?;
+        let whole = self.each_source(&mut |source, _| salvager.take(source))?;
+        salvager.finish(&mut done)?;
+        self.spare(&whole, &mut done.findings);
+        progress.note("replacing index segments");
+        let replaced = self.replace_segments(&mut done)?;
+        self.delete_segments(&replaced, &mut done)?;
+        done.packs_left_out = self.left_out.len() as u64;
+
+        progress.note("checking");
+        let options = CheckOptions {
+            threads: self.options.threads,
+            cancel: self.options.cancel.clone(),
+            ..CheckOptions::default()
+        };
+        done.after = check(&self.repo, &options, progress)?;
+        Ok(done)
+    }
+
+    /// Segments for packs that are whole and that none names, or that one names wrongly.
+    fn name_packs(&self, done: &mut Repaired) -> Result<(), Error> {
+        let misnamed = self.misnamed.iter().filter_map(|id| {
+            let number = self.index().number_of(id)?;
+            Some((*id, self.places.size(number)?))
+        });
+        let mut segment = Segment::default();
+        for (id, size) in self.sound.iter().copied().chain(misnamed) {
+            self.options.cancel.check()?;
+            let entries = match reindex::directory(&self.repo, &id, size) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    // It was whole a moment ago; the check at the end tells how it is now.
+                    let what = lost(error)?;
+                    done.findings.push(Finding::error("pack-damaged", id.key(), what));
+                    continue;
+                }
+            };
+            if segment.chunks.len() + entries.len() > reindex::SEGMENT_CHUNKS {
+                reindex::put_segment(&self.repo, std::mem::take(&mut segment))?;
+                done.segments_written += 1;
+            }
+            done.packs_named += 1;
+            reindex::add(&mut segment, id, size as u32, entries);
+        }
+        if !segment.chunks.is_empty() {
+            reindex::put_segment(&self.repo, segment)?;
+            done.segments_written += 1;
+        }
+        Ok(())
+    }
+
+    /// For each segment that names packs that are to be left out one without them, read back. Returns those that
+    /// are no longer needed.
+    fn replace_segments(&self, done: &mut Repaired) -> Result<Vec<SegmentId>, Error> {
+        let mut replaced = Vec::new();
+        for id in &self.report.segments_to_replace {
+            self.options.cancel.check()?;
+            let segment = match self.repo.read_segment(id) {
+                Ok(segment) => segment,
+                // Somebody else was faster: another repair, or a collection.
+                Err(Error::Missing { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let without = self.without_left_out(&segment);
+            if !without.chunks.is_empty() {
+                let new = reindex::put_segment(&self.repo, without)?;
+                // Nothing is deleted on the word of a store alone.
+                self.repo.read_segment(&new)?;
+                done.segments_written += 1;
+            }
+            replaced.push(*id);
+        }
+        Ok(replaced)
+    }
+
+    /// The packs of a segment that stay and that no segment that stays names as fully.
+    fn without_left_out(&self, segment: &Segment) -> Segment {
+        let counts: HashMap<PackId, u32> = counts(segment).collect();
+        let mut without = Segment::default();
+        let mut numbers = HashMap::new();
+        for (number, (pack, size)) in segment.packs.iter().enumerate() {
+            let kept = self.kept.get(pack).copied().unwrap_or(0);
+            let stays = !self.left_out.contains(pack) && kept < counts.get(pack).copied().unwrap_or(0);
+            if stays {
+                numbers.insert(number as u32, without.packs.len() as u32);
+                without.packs.push((*pack, *size));
+            }
+        }
+        for chunk in &segment.chunks {
+            if let Some(pack) = numbers.get(&chunk.pack) {
+                without.chunks.push(crate::index::SegmentChunk { pack: *pack, ..*chunk });
+            }
+        }
+        without
+    }
+
+    /// Deletes segments that were replaced or are damaged; what cannot be deleted stays and is told.
+    fn delete_segments(&self, replaced: &[SegmentId], done: &mut Repaired) -> Result<(), Error> {
+        let mut doomed = replaced.to_vec();
+        for id in &self.report.segments_to_drop {
+            match self.repo.read_segment(id) {
+                Ok(_) => done.findings.push(unsteady(id.key())),
+                Err(Error::Missing { .. }) => {}
+                Err(error) if self.opaque => {
+                    let what = lost(error)?;
+                    done.findings.push(Finding::warning(
+                        "segment-kept",
+                        id.key(),
+                        format!(
+                            "{what}; it stays, because there is a damaged pack of which nothing else may tell what is in it"
+                        ),
+                    ));
+                }
+                Err(error) => {
+                    lost(error)?;
+                    doomed.push(*id);
+                }
+            }
+        }
+        for id in doomed {
+            match self.repo.store().delete(&id.key()) {
+                Ok(()) => done.segments_deleted += 1,
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
+                Err(error) => done.findings.push(Finding::warning(
+                    "segment-kept",
+                    id.key(),
+                    format!(
+                        "{error}. It is no longer needed and could not be deleted; as long as it is there, checks name it. Repair again with the right to delete, or when its lock has ended"
+                    ),
+                )),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unsteady(key: String) -> Finding {
+    Finding::warning(
+        "read-unsteady",
+        key,
+        "it was damaged when read before and is whole now, so it stays: look at this machine's memory, its network and the store",
+    )
+}
+
+/// How many chunks of each of its packs a segment lists.
+fn counts(segment: &Segment) -> impl Iterator<Item = (PackId, u32)> {
+    let mut counts = vec![0_u32; segment.packs.len()];
+    for chunk in &segment.chunks {
+        if let Some(count) = counts.get_mut(chunk.pack as usize) {
+            *count += 1;
+        }
+    }
+    segment.packs.iter().map(|(pack, _)| *pack).zip(counts)
+}
