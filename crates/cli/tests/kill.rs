@@ -1,17 +1,28 @@
-//! Killed at any instant (SIGKILL, no chance to clean up), a backup or a restore costs nothing but itself.
+//! Killed at any instant (SIGKILL, no chance to clean up), a backup, a restore or a repair costs nothing but itself.
 //!
 //! After each kill: the repository opens, every committed point restores byte for byte, `repo check --read-data`
-//! finds no damage, and the same command run again completes. A hundred random instants each, on a directory and
-//! on a real S3 server. The instants come from a seed, which a failure prints; HOLDFAST_TEST_SEED sets it.
+//! finds no damage, and the same command run again completes. At hundreds of random instants, on a directory and, as
+//! each call takes longer there, fewer on a real S3 server. The instants come from a seed, which a failure prints;
+//! HOLDFAST_TEST_SEED sets it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // A test may: its helpers are tests too.
 
 mod support;
 
+use repo::store::{S3Options, Store, StoreOptions, list_all};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Dice, Place, Tree, plant, same_trees, tree};
 
-const KILLS: u64 = 100;
+/// How often what is killed.
+struct Kills {
+    backup: u64,
+    restore: u64,
+    repair: u64,
+}
+
+const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 60, repair: 90 };
+const ON_S3: Kills = Kills { backup: 50, restore: 20, repair: 40 };
 
 /// A place whose repository is on the S3 server that the environment names.
 fn s3_place(name: &str) -> Place {
@@ -87,7 +98,7 @@ fn change(root: &Path, dice: &mut Dice, round: u64) {
     std::fs::write(root.join(format!("big{}", round % 4)), dice.bytes(size)).unwrap();
 }
 
-fn backup_is_killed(place: &Place) {
+fn backup_is_killed(place: &Place, kills: u64) {
     let seed = seed();
     let mut dice = Dice(seed);
     place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
@@ -100,7 +111,7 @@ fn backup_is_killed(place: &Place) {
     let whole = begun.elapsed();
     let mut known = vec![(points(place).remove(0), tree(&data))];
     let (mut early, mut late) = (0, 0);
-    for round in 0..KILLS {
+    for round in 0..kills {
         change(&data, &mut dice, round);
         let delay = whole.mul_f64(dice.below(1_200) as f64 / 1_000.0);
         let ended = killed(place, &backup, delay);
@@ -129,8 +140,8 @@ fn backup_is_killed(place: &Place) {
             restores(place, id, expected);
         }
     }
-    println!("seed {seed}: {KILLS} kills within {whole:?}: {early} before the commit, {late} after");
-    assert!(early >= 20, "the instants lie inside the run, not after it");
+    println!("seed {seed}: {kills} kills within {whole:?}: {early} before the commit, {late} after");
+    assert!(early >= kills / 5, "the instants lie inside the run, not after it");
     place.run(&backup).expect(0);
     known.push((points(place).pop().unwrap(), tree(&data)));
     for (id, expected) in &known {
@@ -139,7 +150,7 @@ fn backup_is_killed(place: &Place) {
     clean(place);
 }
 
-fn restore_is_killed(place: &Place) {
+fn restore_is_killed(place: &Place, kills: u64) {
     let seed = seed();
     let mut dice = Dice(seed);
     place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
@@ -155,7 +166,7 @@ fn restore_is_killed(place: &Place) {
     let whole = begun.elapsed();
     std::fs::remove_dir_all(&target).unwrap();
     let mut partly = 0;
-    for round in 0..KILLS {
+    for round in 0..kills {
         let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
         if !killed(place, &restore, delay) && Path::new(&target).exists() {
             partly += u64::from(tree(Path::new(&target)) != expected);
@@ -169,27 +180,133 @@ fn restore_is_killed(place: &Place) {
             clean(place);
         }
     }
-    println!("seed {seed}: {KILLS} kills within {whole:?}: {partly} left a partly written target");
-    assert!(partly >= 5, "the instants lie inside the run, not after it");
+    println!("seed {seed}: {kills} kills within {whole:?}: {partly} left a partly written target");
+    assert!(partly >= kills / 20, "the instants lie inside the run, not after it");
     assert_eq!(points(place), [id], "a restore changes nothing in the repository");
+}
+
+/// The objects below the command: what damages them is no command of ours.
+fn store(place: &Place) -> Arc<dyn Store> {
+    let var = |name: &str| place.env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    let s3 = S3Options {
+        endpoint: var("HOLDFAST_S3_ENDPOINT"),
+        region: var("AWS_REGION"),
+        access_key_id: var("AWS_ACCESS_KEY_ID"),
+        secret_access_key: var("AWS_SECRET_ACCESS_KEY"),
+        ..S3Options::default()
+    };
+    repo::store::open(&place.repo, &StoreOptions { s3, ..StoreOptions::default() }).unwrap()
+}
+
+/// Damages an object so that nothing is lost that a repair could not bring back. What was done, for messages.
+fn damage(store: &dyn Store, dice: &mut Dice) -> String {
+    let kind = dice.below(5);
+    let folder = if kind < 3 { "index/" } else { "packs/" };
+    let keys = list_all(store, folder).unwrap();
+    let key = keys[dice.below(keys.len() as u64) as usize].key.clone();
+    let mut bytes = store.get(&key).unwrap().to_vec();
+    store.delete(&key).unwrap();
+    let what = match kind {
+        0 => return format!("{key} deleted"),
+        1 => {
+            let at = dice.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1;
+            "flipped"
+        }
+        2 | 3 => {
+            // Of a pack only the trailer: the index knows where its chunks are.
+            bytes.truncate(bytes.len() - 1 - dice.below(15) as usize);
+            "cut"
+        }
+        _ => {
+            let at = bytes.len() - 17;
+            bytes[at] ^= 1;
+            "with a flipped directory"
+        }
+    };
+    store.put(&key, bytes.into()).unwrap();
+    format!("{key} {what}")
+}
+
+fn repair_is_killed(place: &Place, kills: u64) {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
+    let data = place.path("data");
+    plant(&data, &mut dice, 40, 40_000);
+    let source = data.display().to_string();
+    let mut known = Vec::new();
+    for round in 0..4 {
+        place.run(&["volume", "backup", &source, "-q"]).expect(0);
+        known.push((points(place).pop().unwrap(), tree(&data)));
+        change(&data, &mut dice, round);
+    }
+    let store = store(place);
+    let repair = ["repo", "repair", "--read-data", "-q"];
+    let mut whole = Duration::ZERO;
+    let (mut cut_short, mut by_kill) = (0, 0);
+    let mut round = 0;
+    while by_kill < kills {
+        round += 1;
+        let done = damage(&*store, &mut dice);
+        if round <= 3 {
+            // How long one takes.
+            let begun = Instant::now();
+            place.run(&repair).expect(0);
+            whole = whole.max(begun.elapsed());
+            continue;
+        }
+        // Sometimes the next attempt is killed, too.
+        for _ in 0..=dice.below(3) {
+            let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
+            by_kill += 1;
+            cut_short += u64::from(!killed(place, &repair, delay));
+        }
+        let run = place.run(&repair);
+        assert_eq!(run.code, 0, "seed {seed}, round {round}, {done}: {}{}", run.out, run.err);
+        let (id, expected) = &known[dice.below(known.len() as u64) as usize];
+        restores(place, id, expected);
+        if round % 10 == 0 {
+            clean(place);
+        }
+    }
+    println!("seed {seed}: {by_kill} kills within {whole:?}: {cut_short} cut it short");
+    assert!(cut_short >= kills / 5, "the instants lie inside the run, not after it");
+    for (id, expected) in &known {
+        restores(place, id, expected);
+    }
+    clean(place);
+    // What the repairs and the kills left serves the next write.
+    place.run(&["volume", "backup", &source, "-q"]).expect(0);
+    restores(place, &points(place).pop().unwrap(), &tree(&data));
 }
 
 #[test]
 fn a_backup_killed_at_any_instant_costs_nothing_but_itself() {
-    backup_is_killed(&Place::in_memory());
+    backup_is_killed(&Place::in_memory(), ON_A_DIRECTORY.backup);
 }
 
 #[test]
 fn a_restore_killed_at_any_instant_is_completed_by_the_next() {
-    restore_is_killed(&Place::in_memory());
+    restore_is_killed(&Place::in_memory(), ON_A_DIRECTORY.restore);
+}
+
+#[test]
+fn a_repair_killed_at_any_instant_is_completed_by_the_next() {
+    repair_is_killed(&Place::in_memory(), ON_A_DIRECTORY.repair);
 }
 
 #[test]
 fn s3_a_backup_killed_at_any_instant_costs_nothing_but_itself() {
-    backup_is_killed(&s3_place("backup"));
+    backup_is_killed(&s3_place("backup"), ON_S3.backup);
 }
 
 #[test]
 fn s3_a_restore_killed_at_any_instant_is_completed_by_the_next() {
-    restore_is_killed(&s3_place("restore"));
+    restore_is_killed(&s3_place("restore"), ON_S3.restore);
+}
+
+#[test]
+fn s3_a_repair_killed_at_any_instant_is_completed_by_the_next() {
+    repair_is_killed(&s3_place("repair"), ON_S3.repair);
 }

@@ -392,17 +392,25 @@ impl Plan {
         self.spare(&whole, &mut done.findings);
         progress.note("replacing index segments");
         let replaced = self.replace_segments(&mut done)?;
-        self.delete_segments(&replaced, &mut done)?;
+        // Nobody can read a damaged segment today. Yet as long as something is missing, and a pack is there of which
+        // nothing else may tell what is in it, it is the last trace.
+        let last_trace = self.opaque
+            && !self.report.segments_to_drop.is_empty()
+            && !self.check(progress)?.points.is_empty();
+        self.delete_segments(&replaced, last_trace, &mut done)?;
         done.packs_left_out = self.left_out.len() as u64;
+        done.after = self.check(progress)?;
+        Ok(done)
+    }
 
+    fn check(&self, progress: &dyn Progress) -> Result<CheckReport, Error> {
         progress.note("checking");
         let options = CheckOptions {
             threads: self.options.threads,
             cancel: self.options.cancel.clone(),
             ..CheckOptions::default()
         };
-        done.after = check(&self.repo, &options, progress)?;
-        Ok(done)
+        check(&self.repo, &options, progress)
     }
 
     /// Segments for packs that are whole and that none names, or that one names wrongly.
@@ -483,19 +491,24 @@ impl Plan {
     }
 
     /// Deletes segments that were replaced or are damaged; what cannot be deleted stays and is told.
-    fn delete_segments(&self, replaced: &[SegmentId], done: &mut Repaired) -> Result<(), Error> {
+    fn delete_segments(
+        &self,
+        replaced: &[SegmentId],
+        last_trace: bool,
+        done: &mut Repaired,
+    ) -> Result<(), Error> {
         let mut doomed = replaced.to_vec();
         for id in &self.report.segments_to_drop {
             match self.repo.read_segment(id) {
                 Ok(_) => done.findings.push(unsteady(id.key())),
                 Err(Error::Missing { .. }) => {}
-                Err(error) if self.opaque => {
+                Err(error) if last_trace => {
                     let what = lost(error)?;
                     done.findings.push(Finding::warning(
                         "segment-kept",
                         id.key(),
                         format!(
-                            "{what}; it stays, because there is a damaged pack of which nothing else may tell what is in it"
+                            "{what}; it stays, because chunks are missing and there is a damaged pack of which nothing else may tell what is in it"
                         ),
                     ));
                 }
