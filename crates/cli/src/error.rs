@@ -120,6 +120,7 @@ impl From<repo::store::StoreError> for Failure {
             E::Unavailable { .. } => Exit::Unreachable,
             E::Short { .. } | E::Unreadable { .. } => Exit::Damaged,
             E::Invalid { .. } => Exit::Usage,
+            E::Locked { .. } | E::NotSupported { .. } => Exit::Refused,
             E::Other { .. } => Exit::Failed,
         };
         let next = match exit {

@@ -53,6 +53,7 @@ use crate::commit::Sealed;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::id::{CommitId, HEADER, HoldId, KEYS, PackId, SegmentId};
+use crate::immutable::is_passing;
 use crate::index::{Index, PackSet};
 use crate::monitor::{Finding, Progress, Severity};
 use crate::object::{Capability, Root, Summary};
@@ -234,6 +235,23 @@ pub fn check(
     Ok(report)
 }
 
+/// The packs that these points are made of, as far as the index knows them. Needs the read key.
+pub(crate) fn packs_of(repo: &Repository, reader: &Reader, points: &[CommitId]) -> Result<PackSet, Error> {
+    let cancel = Cancel::default();
+    let run = Run::new(repo, 0, &cancel, &());
+    let index = reader.index();
+    let mut packs: Vec<(PackId, u64)> = (0..index.pack_count() as u32)
+        .filter_map(|number| index.pack(number).map(|(id, size)| (id, u64::from(size))))
+        .collect();
+    packs.sort_unstable();
+    // What is damaged is for a check to tell.
+    let ledger = Ledger::default();
+    let points = run.commits(points, &ledger)?;
+    let needed = PackSet::of(index);
+    walk::walk_all(&run, reader, &Places::new(index, &packs), &ledger, &points, Some(&needed))?;
+    Ok(needed)
+}
+
 fn check_holds(repo: &Repository, report: &mut CheckReport) -> Result<(), Error> {
     report.findings.extend(repo.holds()?.findings);
     for hold in repo.holds_without_commit()? {
@@ -340,7 +358,7 @@ impl<'r> Run<'r> {
                 listing.keys += 1;
             } else if turns::is_note_key(key) {
                 listing.notes.push(object.key);
-            } else if key != HEADER && HoldId::from_key(key).is_none() {
+            } else if key != HEADER && HoldId::from_key(key).is_none() && !is_passing(key) {
                 listing.strays.push(object.key);
             }
             Ok(())

@@ -144,6 +144,48 @@ pub(crate) fn civil_from_days(days: i64) -> (i64, u32, u32) {
     (year, month as u32, day as u32)
 }
 
+/// The inverse, for times that others wrote: with or without a fraction, in UTC or with an offset. `None` when it
+/// is no such time.
+pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let mark = |at: usize, marks: &[u8]| text.as_bytes().get(at).is_some_and(|b| marks.contains(b));
+    if !(mark(4, b"-") && mark(7, b"-") && mark(10, b"Tt ") && mark(13, b":") && mark(16, b":")) {
+        return None;
+    }
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let mut rest = text.get(19..)?;
+    let mut nanoseconds = 0;
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        let scale = 10_i64.checked_pow(9_u32.checked_sub(digits.min(9) as u32)?)?;
+        nanoseconds = fraction.get(..digits.min(9))?.parse::<i64>().ok()? * scale;
+        rest = fraction.get(digits..)?;
+    }
+    let offset = match rest {
+        "Z" | "z" => 0,
+        _ => {
+            let sign = if rest.starts_with('-') { -1 } else { rest.starts_with('+').then_some(1)? };
+            let (hours, minutes) = rest.get(1..)?.split_once(':')?;
+            sign * (hours.parse::<u8>().ok()? as i64 * 3600 + minutes.parse::<u8>().ok()? as i64 * 60)
+        }
+    };
+    // Years begin in March here, as above.
+    let (year, month_from_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_era =
+        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * month_from_march + 2) / 5 + day - 1;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second - offset;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +202,21 @@ mod tests {
             (-1, "1969-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(seconds * 1_000_000_000), text);
+            assert_eq!(parse_rfc3339(text), Some(seconds * 1_000_000_000));
+        }
+        for (text, expected) in [
+            ("1970-01-01T00:00:01.5Z", Some(1_500_000_000)),
+            ("1970-01-01T00:00:01.123456789012Z", Some(1_123_456_789)),
+            ("1970-01-01T01:00:01+01:00", Some(1_000_000_000)),
+            ("1969-12-31T23:30:01-00:30", Some(1_000_000_000)),
+            ("1970-01-01T00:00:01", None),
+            ("1970-13-01T00:00:01Z", None),
+            ("1970-01-01T00:00:01.Z", None),
+            ("yesterday", None),
+            ("", None),
+            ("1970-01-01T00:00:ä1Z", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), expected, "{text}");
         }
     }
 

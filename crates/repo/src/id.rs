@@ -77,6 +77,10 @@ pub const INDEX: &str = "index/";
 pub const COMMITS: &str = "commits/";
 /// Where holds are.
 pub const HOLDS: &str = "holds/";
+/// Where whoever makes a repository says so, if puts are not conditional.
+pub const CLAIMS: &str = "init/";
+/// Where records of renewed locks are.
+pub const LOCKS: &str = "locks/";
 /// Where key objects are.
 pub const KEYS: &str = "keys/";
 /// The header.

@@ -25,6 +25,7 @@ pub mod env;
 pub mod error;
 pub mod hold;
 pub mod id;
+pub mod immutable;
 pub mod index;
 mod lru;
 pub mod monitor;
@@ -47,6 +48,7 @@ pub use crypto::{Kdf, Passphrase};
 pub use env::{Cancel, Env, Timestamp};
 pub use error::Error;
 pub use id::{ChunkId, CommitId, HoldId, PackId, RepositoryId, SegmentId};
+pub use immutable::LockPolicy;
 pub use index::Location;
 pub use monitor::{Counts, Finding, Outcome, Progress, Severity};
 pub use object::{

@@ -11,14 +11,17 @@ use serde::{Deserialize, Serialize};
 use crate::chunk::{ChunkBytes, Chunker};
 use crate::commit::Sealed;
 use crate::crypto::{Kdf, Keys, Passphrase, Wrapped};
-use crate::env::{Env, rfc3339};
+use crate::env::{Env, Timestamp, parse_rfc3339, rfc3339};
 use crate::error::Error;
-use crate::id::{COMMITS, CommitId, HEADER, KEYS, PackId, RepositoryId, SegmentId};
+use crate::id::{CLAIMS, COMMITS, CommitId, HEADER, KEYS, PackId, RepositoryId, SegmentId};
+use crate::immutable::LockPolicy;
 use crate::index::{Index, Segment};
 use crate::monitor::{Finding, Outcome};
 use crate::object::{Capability, CommitInfo, Root};
 use crate::pack::Pack;
-use crate::store::{Object, Put, Store, StoreError};
+use crate::store::probe::{PROBES, Probe, probe};
+use crate::store::vault::LockMode;
+use crate::store::{Object, Put, Store, StoreError, list_all};
 
 /// The highest format version this release reads, and the one it writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -32,6 +35,10 @@ struct Header {
     id: String,
     created: String,
     chunk_bytes: ChunkBytes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<LockPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<Probe>,
 }
 
 /// `keys/<id>`
@@ -64,11 +71,18 @@ pub struct InitOptions {
     pub kdf: Kdf,
     /// Label of the first key.
     pub label: String,
+    /// How long objects are locked; fixed for the life of the repository.
+    pub lock: Option<LockPolicy>,
 }
 
 impl Default for InitOptions {
     fn default() -> InitOptions {
-        InitOptions { chunk_bytes: ChunkBytes::default(), kdf: Kdf::default(), label: "first".into() }
+        InitOptions {
+            chunk_bytes: ChunkBytes::default(),
+            kdf: Kdf::default(),
+            label: "first".into(),
+            lock: None,
+        }
     }
 }
 
@@ -97,6 +111,9 @@ struct Inner {
     id: RepositoryId,
     header: Bytes,
     chunk_bytes: ChunkBytes,
+    lock: Option<LockPolicy>,
+    probe: Option<Probe>,
+    created: Timestamp,
     keys: Keys,
     key_id: String,
 }
@@ -117,6 +134,14 @@ impl Repository {
     ) -> Result<Repository, Error> {
         options.chunk_bytes.check().map_err(Error::invalid)?;
         refuse_what_is_there(&*store)?;
+        let modes: Vec<LockMode> = options.lock.iter().map(|policy| policy.mode).collect();
+        // What R1 and the locks rest on, the store proves once; it is recorded and not asked again.
+        let probe = probe(&*store, &modes, env)?;
+        let store = match &options.lock {
+            None => store,
+            Some(policy) => policy.apply(store, &probe, env)?,
+        };
+        let claim = if probe.conditional_put { None } else { Some(Claim::make(&*store, env)?) };
         let mut id = RepositoryId::ZERO;
         env.random(&mut id.0)?;
         let header = Header {
@@ -125,6 +150,8 @@ impl Repository {
             id: id.to_string(),
             created: rfc3339(env.now()),
             chunk_bytes: options.chunk_bytes,
+            lock: options.lock,
+            store: Some(probe),
         };
         let header = to_json(&header)?;
         let keys = Keys::generate(env)?;
@@ -135,12 +162,8 @@ impl Repository {
             store.delete(&format!("{KEYS}{key_id}"))?;
             return Err(Error::Exists { url: store.url() });
         }
-        // R1 rests on create-if-absent: have the store prove it once, with bytes that do no harm.
-        if store.put(HEADER, header.clone())? == Put::Created {
-            return Err(Error::failed(format!(
-                "{} replaced an object that was to be created only if absent; a store without conditional writes cannot hold a repository",
-                store.url()
-            )));
+        if let Some(claim) = claim {
+            claim.release(&*store)?;
         }
         Repository::assemble(store, env, header, keys, key_id)
     }
@@ -188,12 +211,24 @@ impl Repository {
             .map_err(|error| Error::damaged(HEADER, format!("it does not parse: {error}")))?;
         let id = parsed.id.parse().map_err(|_| Error::damaged(HEADER, "its id is not 32 hex digits"))?;
         parsed.chunk_bytes.check().map_err(|what| Error::damaged(HEADER, what))?;
+        let store = match &parsed.lock {
+            None => store,
+            Some(policy) => {
+                policy.check().map_err(|what| Error::damaged(HEADER, what))?;
+                policy.wrap(store, env)
+            }
+        };
+        let created = parse_rfc3339(&parsed.created)
+            .ok_or_else(|| Error::damaged(HEADER, "its time of creation is no time"))?;
         Ok(Repository(Arc::new(Inner {
             store,
             env: env.clone(),
             id,
             header,
             chunk_bytes: parsed.chunk_bytes,
+            lock: parsed.lock,
+            probe: parsed.store,
+            created,
             keys,
             key_id,
         })))
@@ -227,6 +262,21 @@ impl Repository {
     /// Its chunk sizes.
     pub fn chunk_bytes(&self) -> ChunkBytes {
         self.0.chunk_bytes
+    }
+
+    /// How long its objects are locked, if they are.
+    pub fn lock(&self) -> Option<&LockPolicy> {
+        self.0.lock.as_ref()
+    }
+
+    /// What its store was proved to do when it was made; `None` in a repository older than that proof.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.0.probe.as_ref()
+    }
+
+    /// When it was made.
+    pub fn created(&self) -> Timestamp {
+        self.0.created
     }
 
     /// The header's bytes, as it was opened with.
@@ -438,6 +488,10 @@ fn refuse_what_is_there(store: &dyn Store) -> Result<(), Error> {
     let mut found: Option<Object> = None;
     let stop = || StoreError::Other { key: String::new(), url: String::new(), reason: String::new() };
     let listed = store.list("", &mut |object| {
+        // What an earlier try had to leave.
+        if object.key.starts_with(PROBES) || object.key.starts_with(CLAIMS) {
+            return Ok(());
+        }
         found = Some(object);
         // One is enough: a bucket may hold millions.
         Err(stop())
@@ -465,6 +519,39 @@ fn check_version(header: &[u8], store: &dyn Store) -> Result<(), Error> {
         return Err(Error::NewerFormat { url, version, known: FORMAT_VERSION });
     }
     Ok(())
+}
+
+/// Whoever makes a repository where puts are not conditional says so first, under a name of its own, and goes on only if
+/// nobody else does: two who begin at once both see the other and both give up. Who comes later finds the header.
+struct Claim(String);
+
+impl Claim {
+    fn make(store: &dyn Store, env: &Env) -> Result<Claim, Error> {
+        let mut salt = [0; 8];
+        env.random(&mut salt)?;
+        let claim = Claim(format!("{CLAIMS}{}", HEXLOWER.encode(&salt)));
+        store.put(&claim.0, Bytes::from_static(b"{}"))?;
+        let other = list_all(store, CLAIMS)?.into_iter().find(|object| object.key != claim.0);
+        // After the claims: who has finished meanwhile put the header before it took its claim away.
+        let taken = store.size(HEADER).is_ok();
+        if let Some(other) = other.filter(|_| !taken) {
+            claim.release(store)?;
+            return Err(Error::invalid(format!(
+                "somebody else makes a repository at {} right now, or was interrupted: try again, and if nobody does, remove {} first",
+                store.url(),
+                other.key
+            )));
+        }
+        if taken {
+            claim.release(store)?;
+            return Err(Error::Exists { url: store.url() });
+        }
+        Ok(claim)
+    }
+
+    fn release(&self, store: &dyn Store) -> Result<(), Error> {
+        Ok(store.delete(&self.0)?)
+    }
 }
 
 enum KeyProblem {

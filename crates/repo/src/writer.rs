@@ -26,9 +26,10 @@ use crate::cbor;
 use crate::chunk::Chunker;
 use crate::commit;
 use crate::engine::{Engine, Job, Slot, run_uploader, run_worker};
-use crate::env::Cancel;
+use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::id::{ChunkId, CommitId};
+use crate::immutable;
 use crate::index;
 use crate::monitor::{Counts, Finding};
 use crate::object::{CHUNK_BYTES_MAX, CommitDraft, CommitInfo, ManifestEntry, Root, Summary};
@@ -71,6 +72,7 @@ pub struct Writer {
     jobs: Option<Sender<Job>>,
     workers: Vec<JoinHandle<()>>,
     uploaders: Vec<JoinHandle<()>>,
+    begun: Timestamp,
 }
 
 impl std::fmt::Debug for Writer {
@@ -120,8 +122,14 @@ impl Writer {
         let (jobs, queue) = unbounded();
         let (engine, full_packs) = Engine::new(repo, &options, threads, uploads)?;
         let engine = Arc::new(engine);
-        let mut writer =
-            Writer { engine, chunker, jobs: Some(jobs), workers: Vec::new(), uploaders: Vec::new() };
+        let mut writer = Writer {
+            engine,
+            chunker,
+            jobs: Some(jobs),
+            workers: Vec::new(),
+            uploaders: Vec::new(),
+            begun: repo.env().now(),
+        };
         // A thread that cannot be started drops `writer`, which stops those that were.
         for number in 0..threads {
             let (engine, queue) = (writer.engine.clone(), queue.clone());
@@ -243,12 +251,14 @@ impl Writer {
         }
         let repo = self.engine.repo();
         index::check_packs(&**repo.store(), self.engine.index(), self.engine.touched())?;
+        let time = repo.env().now();
+        immutable::cover(repo, self.engine.index(), self.engine.touched(), self.begun, time)?;
         let mut figures = draft.figures;
         for (name, value) in own_figures(&self.counts()) {
             figures.entry(name.into()).or_insert(value);
         }
         let summary = Summary {
-            time: repo.env().now(),
+            time,
             started: draft.started,
             kind: draft.kind,
             labels: draft.labels,

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod discover;
 pub mod export;
 pub mod hold;
+pub mod immutable;
 pub mod mapping;
 pub mod points;
 pub mod repair;

@@ -1,6 +1,6 @@
 //! `holdfast repo`: create a repository, check it, count it, and hand out keys.
 
-use super::{check, exit_for, print_findings, repair};
+use super::{check, exit_for, immutable, print_findings, repair};
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
 use crate::output::{bytes, count, counted};
@@ -21,6 +21,10 @@ pub enum Command {
     Repair(repair::Args),
     /// Count recovery points, chunks and bytes
     Stats,
+    /// Prove what the store does: conditional puts, checksums, versions, locks
+    Probe,
+    /// Extend the locks of what the recovery points need
+    Renew(immutable::Renew),
     /// List and add keys
     #[command(subcommand)]
     Key(Key),
@@ -31,6 +35,8 @@ pub enum Command {
 pub struct Init {
     #[command(flatten)]
     pub kdf: Kdf,
+    #[command(flatten)]
+    pub locks: immutable::Locks,
 }
 
 /// What it costs to try a passphrase.
@@ -85,14 +91,20 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
             if ctx.out.is_table() {
                 ctx.out.line(format!("Created repository {} at {}", repo.id(), repo.url()));
                 ctx.out.line("The passphrase is the only way in: keep it where the repository is not.");
+                immutable::describe(&ctx.out, repo.probe(), repo.lock());
             } else {
-                ctx.out.value(&json!({ "id": repo.id().to_string(), "url": repo.url() }))?;
+                let mut value = immutable::value(&repo);
+                value["id"] = repo.id().to_string().into();
+                value["url"] = repo.url().into();
+                ctx.out.value(&value)?;
             }
             Ok(Exit::Done)
         }
         Command::Check(args) => check::run(ctx, &args),
         Command::Repair(args) => repair::run(ctx, &args),
         Command::Stats => stats(ctx),
+        Command::Probe => immutable::run_probe(ctx),
+        Command::Renew(args) => immutable::run_renew(ctx, &args),
         Command::Key(Key::List) => key_list(ctx),
         Command::Key(Key::Add(args)) => key_add(ctx, &args),
         Command::Key(Key::Remove(args)) => key_remove(ctx, &args),
@@ -104,7 +116,8 @@ pub fn init(ctx: &Context, args: &Init) -> Result<Repository> {
     let store = ctx.store()?;
     let passphrase = passphrase::new(ctx, ctx.global.password_file.as_deref(), "--password-file")?;
     let _changing = ctx.interrupt.changing()?;
-    let options = InitOptions { kdf: kdf(&args.kdf), ..InitOptions::default() };
+    let lock = args.locks.policy()?;
+    let options = InitOptions { kdf: kdf(&args.kdf), lock, ..InitOptions::default() };
     Ok(block_in_place(|| Repository::init(store, &passphrase, &options, &ctx.env))?)
 }
 
@@ -121,7 +134,10 @@ fn stats(ctx: &Context) -> Result<Exit> {
     let stats = block_in_place(|| repo::stats::stats(&repo))?;
     let damaged = stats.findings.iter().any(|f| f.severity == Severity::Error);
     if !ctx.out.is_table() {
-        ctx.out.value(&stats)?;
+        let mut value = serde_json::to_value(&stats)
+            .map_err(|error| Failure::new(Exit::Failed, format!("JSON: {error}")))?;
+        value["protection"] = immutable::value(&repo);
+        ctx.out.value(&value)?;
     } else {
         let factor = |f: Option<f64>| f.map_or("–".to_owned(), |f| format!("{f:.2} : 1"));
         let objects =
@@ -149,6 +165,7 @@ fn stats(ctx: &Context) -> Result<Exit> {
             bytes(stats.bytes_sealed),
             factor(stats.compression_ratio),
         ));
+        immutable::describe(&ctx.out, repo.probe(), repo.lock());
         print_findings(&ctx.out, &stats.findings, ctx.global.verbose > 0);
     }
     Ok(if damaged { Exit::Damaged } else { Exit::Done })

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::record::Verb;
+use super::vault::Vault;
 use super::{Object, Put, Store, StoreError};
 
 /// What goes wrong, and when. All off by default.
@@ -370,6 +371,10 @@ impl<S: Store> Store for Faulty<S> {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+
+    fn vault(&self) -> Option<&dyn Vault> {
+        self.inner.vault()
     }
 }
 

@@ -13,17 +13,22 @@
 //! Keys are `/`-joined components of ASCII letters, digits, `.`, `_` and `-`. Nothing else is ever used by the
 //! format, and refusing the rest here keeps escaping rules of five services out of the code.
 //!
-//! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`mem`] (tests and the demo).
+//! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`mem`] and [`versioned`] (tests and the demo).
+//! What a store does beyond these verbs (versions, locks) is in [`vault`]; [`probe`] has it proved.
 //! Wrappers, usable from the tests of other crates: [`retry`], [`record`], [`faulty`].
 
 mod direct;
 pub mod faulty;
 pub mod local;
+pub(crate) mod locked;
 pub mod mem;
+pub mod probe;
 pub mod record;
 pub mod retry;
 pub mod s3;
 pub mod suite;
+pub mod vault;
+pub mod versioned;
 
 use std::fmt;
 use std::path::Path;
@@ -31,7 +36,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::env::{Cancel, Env};
+use crate::env::{Cancel, Env, Timestamp};
+use vault::Vault;
 
 /// What became of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +77,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn delete(&self, key: &str) -> Result<(), StoreError>;
     /// Where this is, for messages; never a secret.
     fn url(&self) -> String;
+    /// Its versions and locks, if it is a kind of store that may have them.
+    fn vault(&self) -> Option<&dyn Vault> {
+        None
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -98,6 +108,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn url(&self) -> String {
         (**self).url()
+    }
+    fn vault(&self) -> Option<&dyn Vault> {
+        (**self).vault()
     }
 }
 
@@ -175,6 +188,28 @@ pub enum StoreError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The object is locked against removal, and will not be for ever.
+    #[error("{}: is locked until {} ({mode}); it can be removed after that", place(.url, .key), crate::env::rfc3339(*.until))]
+    Locked {
+        /// The object's key.
+        key: String,
+        /// The store's URL.
+        url: String,
+        /// When the lock ends.
+        until: Timestamp,
+        /// Who could remove it before.
+        mode: vault::LockMode,
+    },
+    /// The store has no such function.
+    #[error("{}: the store cannot do this: {reason}", place(.url, .key))]
+    NotSupported {
+        /// The object's key.
+        key: String,
+        /// The store's URL.
+        url: String,
+        /// What it said.
+        reason: String,
+    },
     /// Anything else the store said.
     #[error("{}: {reason}", place(.url, .key))]
     Other {
@@ -198,6 +233,8 @@ impl StoreError {
             | StoreError::Short { key, .. }
             | StoreError::Unreadable { key, .. }
             | StoreError::Invalid { key, .. }
+            | StoreError::Locked { key, .. }
+            | StoreError::NotSupported { key, .. }
             | StoreError::Other { key, .. } => key,
         }
     }

@@ -6,9 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::vault::{BucketSays, Lock, Vault, Version, none};
 use super::{Object, Put, Store, StoreError};
 
-/// The verbs of [`Store`] (`url` is free and not counted).
+/// The verbs of [`Store`] and of its vault (`url` is free and not counted, nor is what only a probe asks). A locked
+/// put is a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
     /// `put`
@@ -21,8 +23,20 @@ pub enum Verb {
     Size,
     /// `list`
     List,
-    /// `delete`
+    /// `delete`, and `hide` of a vault
     Delete,
+    /// `lock_of`
+    LockOf,
+    /// `set_lock`
+    SetLock,
+    /// `versions`
+    Versions,
+    /// `get_version`
+    GetVersion,
+    /// `delete_version`
+    DeleteVersion,
+    /// `put_over`
+    PutOver,
 }
 
 /// One call as it was answered.
@@ -139,6 +153,84 @@ impl<S: Store> Store for Record<S> {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+
+    fn vault(&self) -> Option<&dyn Vault> {
+        self.inner.vault().map(|_| self as &dyn Vault)
+    }
+}
+
+impl<S: Store> Record<S> {
+    fn vault_of(&self, key: &str) -> Result<&dyn Vault, StoreError> {
+        self.inner.vault().ok_or_else(|| none(key, &self.inner.url()))
+    }
+}
+
+impl<S: Store> Vault for Record<S> {
+    fn bucket(&self) -> Result<BucketSays, StoreError> {
+        self.vault_of("")?.bucket()
+    }
+
+    fn put_locked(&self, key: &str, bytes: Bytes, lock: &Lock) -> Result<Put, StoreError> {
+        let len = bytes.len() as u64;
+        let result = self.vault_of(key)?.put_locked(key, bytes, lock);
+        self.note(Verb::Put, key, &result, |_| len);
+        result
+    }
+
+    fn lock_of(&self, key: &str) -> Result<Option<Lock>, StoreError> {
+        let result = self.vault_of(key)?.lock_of(key);
+        self.note(Verb::LockOf, key, &result, |_| 0);
+        result
+    }
+
+    fn set_lock(&self, key: &str, lock: &Lock) -> Result<(), StoreError> {
+        let result = self.vault_of(key)?.set_lock(key, lock);
+        self.note(Verb::SetLock, key, &result, |()| 0);
+        result
+    }
+
+    fn versions(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Version) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut listed = 0;
+        let result = self.vault_of(prefix)?.versions(prefix, &mut |version| {
+            listed += 1;
+            each(version)
+        });
+        self.note(Verb::Versions, prefix, &result, |()| listed);
+        result
+    }
+
+    fn get_version(&self, key: &str, id: &str) -> Result<Bytes, StoreError> {
+        let result = self.vault_of(key)?.get_version(key, id);
+        self.note(Verb::GetVersion, key, &result, |bytes| bytes.len() as u64);
+        result
+    }
+
+    fn delete_version(&self, key: &str, id: &str) -> Result<(), StoreError> {
+        let result = self.vault_of(key)?.delete_version(key, id);
+        self.note(Verb::DeleteVersion, key, &result, |()| 0);
+        result
+    }
+
+    fn put_over(&self, key: &str, bytes: Bytes, lock: Option<&Lock>) -> Result<(), StoreError> {
+        let len = bytes.len() as u64;
+        let result = self.vault_of(key)?.put_over(key, bytes, lock);
+        self.note(Verb::PutOver, key, &result, |()| len);
+        result
+    }
+
+    fn hide(&self, key: &str) -> Result<(), StoreError> {
+        let result = self.vault_of(key)?.hide(key);
+        self.note(Verb::Delete, key, &result, |()| 0);
+        result
+    }
+
+    fn refuses_damage(&self, key: &str) -> Result<bool, StoreError> {
+        self.vault_of(key)?.refuses_damage(key)
     }
 }
 

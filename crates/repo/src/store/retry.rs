@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::vault::{BucketSays, Lock, Vault, Version, none};
 use super::{Object, Put, Store, StoreError};
 use crate::env::{Cancel, Env};
 
@@ -192,6 +193,81 @@ impl<S: Store> Store for Retry<S> {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+
+    fn vault(&self) -> Option<&dyn Vault> {
+        self.inner.vault().map(|_| self as &dyn Vault)
+    }
+}
+
+impl<S: Store> Retry<S> {
+    fn ask<T>(
+        &self,
+        key: &str,
+        mut call: impl FnMut(&dyn Vault) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.again(|| call(self.inner.vault().ok_or_else(|| none(key, &self.inner.url()))?))
+    }
+}
+
+impl<S: Store> Vault for Retry<S> {
+    fn bucket(&self) -> Result<BucketSays, StoreError> {
+        self.ask("", |vault| vault.bucket())
+    }
+
+    fn put_locked(&self, key: &str, bytes: Bytes, lock: &Lock) -> Result<Put, StoreError> {
+        self.ask(key, |vault| vault.put_locked(key, bytes.clone(), lock))
+    }
+
+    fn lock_of(&self, key: &str) -> Result<Option<Lock>, StoreError> {
+        self.ask(key, |vault| vault.lock_of(key))
+    }
+
+    fn set_lock(&self, key: &str, lock: &Lock) -> Result<(), StoreError> {
+        self.ask(key, |vault| vault.set_lock(key, lock))
+    }
+
+    fn versions(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Version) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // As `list`: what was reported before the listing broke is skipped.
+        let mut seen: HashSet<u64> = HashSet::new();
+        let mut theirs = None;
+        let listed = self.ask(prefix, |vault| {
+            let result = vault.versions(prefix, &mut |version| {
+                let mut hasher = DefaultHasher::new();
+                (&version.key, &version.id).hash(&mut hasher);
+                if !seen.insert(hasher.finish()) {
+                    return Ok(());
+                }
+                each(version).inspect_err(|error| theirs = Some(error.clone()))
+            });
+            if theirs.is_some() { Ok(()) } else { result }
+        });
+        theirs.map_or(listed, Err)
+    }
+
+    fn get_version(&self, key: &str, id: &str) -> Result<Bytes, StoreError> {
+        self.ask(key, |vault| vault.get_version(key, id))
+    }
+
+    fn delete_version(&self, key: &str, id: &str) -> Result<(), StoreError> {
+        self.ask(key, |vault| vault.delete_version(key, id))
+    }
+
+    fn put_over(&self, key: &str, bytes: Bytes, lock: Option<&Lock>) -> Result<(), StoreError> {
+        // One whose answer was lost leaves two versions of the same bytes, which harms nobody.
+        self.ask(key, |vault| vault.put_over(key, bytes.clone(), lock))
+    }
+
+    fn hide(&self, key: &str) -> Result<(), StoreError> {
+        self.ask(key, |vault| vault.hide(key))
+    }
+
+    fn refuses_damage(&self, key: &str) -> Result<bool, StoreError> {
+        self.ask(key, |vault| vault.refuses_damage(key))
     }
 }
 

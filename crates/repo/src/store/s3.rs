@@ -1,8 +1,12 @@
 //! A repository in an S3 bucket, or in what speaks S3.
 //!
 //! Every put is one `PUT` with `If-None-Match: *`, so the service itself keeps two writers from replacing each
-//! other (R1). A service that ignores the condition cannot hold a repository: `init` finds out by putting one
-//! object twice.
+//! other (R1), and with the date until which the object is locked if the repository wants that. What a service
+//! makes of either is found out by [`super::probe`], never believed.
+//!
+//! A deletion removes every version of the object: a marker put over it would free no space. Reads, listings
+//! and retries of the connection are the client library's; puts, versions and locks are signed requests of our own
+//! (`request`), for which it has no call.
 //!
 //! The client is async and the repository is not: requests run on two threads of our own and callers wait
 //! for them, so a call is fine on any thread, inside an async runtime too. Tries and pauses are not made here but
@@ -11,26 +15,32 @@
 //! Time limits follow the work: what does not connect in 10 s, or does not move for a minute, is unavailable;
 //! an upload gets a minute and what its size needs at 64 KiB/s, so a slow line is not a dead one.
 
+mod request;
+mod vault;
+mod xml;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 use object_store::path::{Error as PathError, Path};
 use object_store::{
-    ClientOptions, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    RetryConfig,
+    ClientOptions, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, RetryConfig,
 };
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use self::request::{Request, Signer};
+use super::vault::{Lock, Vault, Version, list_versions};
 use super::{Object, Put, S3Options, Store, StoreError, check_key, range_end};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -38,12 +48,18 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// The slowest line on which an upload is given its time.
 const UPLOAD_BYTES_PER_SECOND: u64 = 64 * 1024;
+const DEFAULT_REGION: &str = "us-east-1";
 /// Objects fetched before the callback of a listing hears of them: a page of the service.
 const LIST_PAGE: usize = 1000;
 
 /// A bucket, or a prefix in one, as a store.
 pub struct S3Store {
     client: Arc<AmazonS3>,
+    signer: Arc<Signer>,
+    /// The service does not know conditional puts: noted when it says so.
+    unconditional: AtomicBool,
+    /// The bucket keeps no versions, as far as the last deletion told.
+    one_version: AtomicBool,
     /// Without slashes at the ends; may be empty.
     prefix: String,
     bucket: String,
@@ -97,18 +113,11 @@ impl S3Store {
         }
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
-            .with_region(options.region.as_deref().unwrap_or("us-east-1"))
+            .with_region(options.region.as_deref().unwrap_or(DEFAULT_REGION))
             .with_access_key_id(id)
             .with_secret_access_key(secret)
             .with_virtual_hosted_style_request(options.virtual_hosted)
-            .with_conditional_put(S3ConditionalPut::ETagMatch)
-            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
-            // Buckets with a default retention (WORM) take no put without a checksum. It costs nothing: the
-            // signature needs the same hash.
-            .with_checksum_algorithm(Checksum::SHA256)
-            // Deletes are rare, and not every service has the call that takes many keys.
-            .with_disable_bulk_delete(true)
-            .with_http_connector(WatchedConnector);
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
         if let Some(token) = &options.session_token {
             builder = builder.with_token(token);
         }
@@ -124,8 +133,21 @@ impl S3Store {
             }
             builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
         }
-        let client = builder.with_client_options(client).build();
-        let client = client.map_err(|error| invalid(format!("the client cannot be set up: {error}")))?;
+        let setup = |error: object_store::Error| invalid(format!("the client cannot be set up: {error}"));
+        // One pool of connections for the library's requests and ours.
+        let http = WatchedConnector.connect(&client).map_err(setup)?;
+        let builder = builder.with_http_connector(SharedConnector(http.clone()));
+        let client = builder.with_client_options(client).build().map_err(setup)?;
+        let signer = Signer {
+            http,
+            credential: AwsCredential {
+                key_id: id.clone(),
+                secret_key: secret.clone(),
+                token: options.session_token.clone(),
+            },
+            bucket_url: bucket_url(options, bucket),
+            region: options.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("holdfast-s3")
@@ -138,6 +160,9 @@ impl S3Store {
             })?;
         Ok(S3Store {
             client: Arc::new(client),
+            signer: Arc::new(signer),
+            unconditional: AtomicBool::new(false),
+            one_version: AtomicBool::new(false),
             prefix: prefix.trim_end_matches('/').to_owned(),
             bucket: bucket.to_owned(),
             endpoint: options.endpoint.clone().unwrap_or_else(|| "AWS".to_owned()),
@@ -215,6 +240,7 @@ impl S3Store {
             Kind::Connection | Kind::Silent => {
                 StoreError::Unavailable { key, url, reason: format!("{}: {text}", self.endpoint) }
             }
+            Kind::Status(501) => StoreError::NotSupported { key, url, reason: text },
             Kind::Status(408 | 409 | 429 | 500..) => StoreError::Unavailable { key, url, reason: text },
             Kind::Status(_) | Kind::Other => StoreError::Other { key, url, reason: text },
         }
@@ -228,27 +254,18 @@ impl S3Store {
         }
     }
 
-    fn head(&self, key: &str) -> Result<u64, StoreError> {
-        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
-        self.run(key, async move {
-            let meta = limited(silence, client.head(&path)).await?;
-            Ok(meta.size)
-        })
+    /// How long an upload of so many bytes may take.
+    fn upload_limit(&self, bytes: usize) -> Duration {
+        self.silence + Duration::from_secs(bytes as u64 / UPLOAD_BYTES_PER_SECOND)
     }
-}
 
-impl Store for S3Store {
-    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-        let (client, path) = (self.client.clone(), self.path(key)?);
-        let limit = self.silence + Duration::from_secs(bytes.len() as u64 / UPLOAD_BYTES_PER_SECOND);
-        let created = self.run(key, async move {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            match limited(limit, client.put_opts(&path, bytes.into(), options)).await {
-                Ok(_) => Ok(true),
-                Err(Failure { kind: Kind::Status(409 | 412), .. }) => Ok(false),
-                Err(failure) => Err(failure),
-            }
-        });
+    /// A put, locked or not, that never replaces.
+    fn put_if_absent(&self, key: &str, bytes: Bytes, lock: Option<&Lock>) -> Result<Put, StoreError> {
+        let created = if self.unconditional.load(Ordering::Relaxed) {
+            Err(StoreError::NotSupported { key: key.to_owned(), url: self.url(), reason: String::new() })
+        } else {
+            self.put_as(key, bytes.clone(), lock, true)
+        };
         match created {
             Ok(true) => Ok(Put::Created),
             // A conflict with a delete, or with a put that then failed, answers the same as an object that is
@@ -265,8 +282,34 @@ impl Store for S3Store {
             },
             // A put finds no object to miss: it is the bucket.
             Err(StoreError::NotFound { .. }) => Err(self.no_bucket(key)),
+            // No conditions: look first. Two who put the same name at once put the same content, since names are
+            // hashes; where they are not (the header), `init` takes care.
+            Err(StoreError::NotSupported { .. }) => {
+                self.unconditional.store(true, Ordering::Relaxed);
+                match self.head(key) {
+                    Ok(_) => Ok(Put::Exists),
+                    Err(StoreError::NotFound { .. }) => {
+                        self.put_as(key, bytes, lock, false).map(|_| Put::Created)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             Err(error) => Err(error),
         }
+    }
+
+    fn head(&self, key: &str) -> Result<u64, StoreError> {
+        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
+        self.run(key, async move {
+            let meta = limited(silence, client.head(&path)).await?;
+            Ok(meta.size)
+        })
+    }
+}
+
+impl Store for S3Store {
+    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
+        self.put_if_absent(key, bytes, None)
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
@@ -363,11 +406,33 @@ impl Store for S3Store {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
-        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
-        let deleted = self.run(key, async move { limited(silence, client.delete(&path)).await });
-        match deleted {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            other => other,
+        let path = self.place(key)?;
+        if !self.one_version.load(Ordering::Relaxed) {
+            match list_versions(self, key) {
+                Ok(mut versions) => {
+                    versions.retain(|version| version.key == key);
+                    // The name every service gives the version of an object that has but one.
+                    if versions.iter().any(|version| version.id != "null") {
+                        return self.delete_versions(key, versions);
+                    }
+                    // Without versions for all we know: not asked again as long as deletions bear it out.
+                    self.one_version.store(!versions.is_empty(), Ordering::Relaxed);
+                }
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                // Whoever may not list versions, or a service without: the plain deletion tells.
+                Err(_) => {}
+            }
+        }
+        match self.ask(key, Request::new("DELETE", path)) {
+            // The bucket keeps versions after all, and the object is hidden, not gone.
+            Ok(answer) if answer.header("x-amz-delete-marker") == Some("true") => {
+                self.one_version.store(false, Ordering::Relaxed);
+                let mut versions: Vec<Version> = list_versions(self, key)?;
+                versions.retain(|version| version.key == key);
+                self.delete_versions(key, versions)
+            }
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -377,6 +442,21 @@ impl Store for S3Store {
         } else {
             format!("s3://{}/{}", self.bucket, self.prefix)
         }
+    }
+
+    fn vault(&self) -> Option<&dyn Vault> {
+        Some(self)
+    }
+}
+
+/// The bucket's address, as the client library has it.
+fn bucket_url(options: &S3Options, bucket: &str) -> String {
+    let region = options.region.as_deref().unwrap_or(DEFAULT_REGION);
+    match (&options.endpoint, options.virtual_hosted) {
+        (Some(endpoint), true) => endpoint.trim_end_matches('/').to_owned(),
+        (Some(endpoint), false) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
+        (None, true) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+        (None, false) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
     }
 }
 
@@ -452,6 +532,15 @@ enum Kind {
 }
 
 impl Failure {
+    /// From our own requests.
+    fn connection(error: &HttpError) -> Failure {
+        let mut cause: &(dyn std::error::Error + 'static) = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Failure { kind: Kind::Connection, text: cause.to_string() }
+    }
+
     fn silent() -> Failure {
         Failure { kind: Kind::Silent, text: "no answer in time".to_owned() }
     }
@@ -497,6 +586,16 @@ tokio::task_local! {
 /// Makes HTTP clients that note the status of answers.
 #[derive(Debug)]
 struct WatchedConnector;
+
+/// Hands out the one client there is.
+#[derive(Debug)]
+struct SharedConnector(HttpClient);
+
+impl HttpConnector for SharedConnector {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.0.clone())
+    }
+}
 
 #[derive(Debug)]
 struct Watched(HttpClient);

@@ -1,0 +1,144 @@
+//! Signed requests of our own: what the client library has no call for (locks, versions, a put that says how
+//! long it shall last). The library signs, connects and speaks HTTP; the path, the query and the headers are ours.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use data_encoding::BASE64;
+use object_store::aws::{AwsAuthorizer, AwsCredential};
+use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use tokio::time::timeout;
+
+use super::{Failure, Kind, say};
+
+/// A bucket's address and the credentials for it.
+pub(super) struct Signer {
+    pub http: HttpClient,
+    pub credential: AwsCredential,
+    pub region: String,
+    /// Without a slash at the end.
+    pub bucket_url: String,
+}
+
+/// One request to the bucket.
+pub(super) struct Request {
+    pub method: &'static str,
+    /// The key in the bucket, with the prefix; empty for the bucket itself.
+    pub path: String,
+    pub query: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+    /// Sent instead of the body's own checksum: to see whether the service looks.
+    pub checksum: Option<[u8; 32]>,
+}
+
+impl Request {
+    pub(super) fn new(method: &'static str, path: String) -> Request {
+        Request { method, path, query: vec![], headers: vec![], body: Bytes::new(), checksum: None }
+    }
+
+    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Request {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Request {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn body(mut self, body: Bytes) -> Request {
+        self.body = body;
+        self
+    }
+}
+
+/// What came back, when it was a success.
+pub(super) struct Answer {
+    headers: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Signer {
+    /// Sends it and reads the answer, each within `limit`. Any status but a success is a failure.
+    pub(super) async fn send(&self, request: Request, limit: Duration) -> Result<Answer, Failure> {
+        let odd = |what: &str| Failure {
+            kind: Kind::Other,
+            text: format!("a request that cannot be sent: {what}"),
+        };
+        let mut url = self.bucket_url.clone();
+        if !request.path.is_empty() {
+            url.push('/');
+            encode(&mut url, &request.path, true);
+        }
+        for (at, (name, value)) in request.query.iter().enumerate() {
+            url.push(if at == 0 { '?' } else { '&' });
+            encode(&mut url, name, false);
+            url.push('=');
+            encode(&mut url, value, false);
+        }
+        let hash = digest(&SHA256, &request.body);
+        let mut http = HttpRequest::new(HttpRequestBody::from(request.body.clone()));
+        *http.method_mut() = request.method.parse().map_err(|_| odd(request.method))?;
+        *http.uri_mut() = url.parse().map_err(|_| odd(&url))?;
+        for (name, value) in &request.headers {
+            http.headers_mut().insert(*name, value.parse().map_err(|_| odd(name))?);
+        }
+        if request.method == "PUT" {
+            // Buckets with object lock take no put without a checksum, and every service should look at it.
+            let sum = request.checksum.as_ref().map_or(hash.as_ref(), |sum| sum.as_slice());
+            let sum = BASE64.encode(sum).parse().map_err(|_| odd("checksum"))?;
+            http.headers_mut().insert("x-amz-checksum-sha256", sum);
+            // Some services take the list of the client's checksums from here only.
+            let name = "SHA256".parse().map_err(|_| odd("checksum"))?;
+            http.headers_mut().insert("x-amz-sdk-checksum-algorithm", name);
+        }
+        let signer = AwsAuthorizer::new(&self.credential, "s3", &self.region);
+        signer.try_authorize(&mut http, Some(hash.as_ref())).map_err(|error| odd(&error.to_string()))?;
+
+        let answer = match timeout(limit, self.http.execute(http)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(Failure::connection(&error)),
+            Err(_) => return Err(Failure::silent()),
+        };
+        let status = answer.status().as_u16();
+        let headers = answer
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+        let headers = headers.collect();
+        let body = match timeout(limit, answer.into_body().bytes()).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return Err(Failure::connection(&error)),
+            Err(_) => return Err(Failure::silent()),
+        };
+        if (200..300).contains(&status) {
+            return Ok(Answer { headers, body });
+        }
+        Err(Failure { kind: Kind::Status(status), text: say(status, &String::from_utf8_lossy(&body)) })
+    }
+}
+
+/// Percent-encodes all but the unreserved characters, as the signature wants it.
+fn encode(url: &mut String, text: &str, slashes: bool) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(char::from(byte)),
+            b'/' if slashes => url.push('/'),
+            // Writing to a string does not fail.
+            _ => drop(write!(url, "%{byte:02X}")),
+        }
+    }
+}
