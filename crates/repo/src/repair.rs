@@ -394,9 +394,8 @@ impl Plan {
         let replaced = self.replace_segments(&mut done)?;
         // Nobody can read a damaged segment today. Yet as long as something is missing, and a pack is there of which
         // nothing else may tell what is in it, it is the last trace.
-        let last_trace = self.opaque
-            && !self.report.segments_to_drop.is_empty()
-            && !self.check(progress)?.points.is_empty();
+        let last_trace =
+            self.opaque && !self.report.segments_to_drop.is_empty() && lacks_chunks(&self.check(progress)?);
         self.delete_segments(&replaced, last_trace, &mut done)?;
         done.packs_left_out = self.left_out.len() as u64;
         done.after = self.check(progress)?;
@@ -533,6 +532,13 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Whether a point lacks something though its commit can be read.
+fn lacks_chunks(report: &CheckReport) -> bool {
+    let damaged = report.findings.iter().filter(|finding| finding.code == "commit-damaged");
+    let damaged: BTreeSet<&str> = damaged.map(|finding| finding.what.as_str()).collect();
+    report.points.iter().any(|point| !damaged.contains(point.commit.key().as_str()))
 }
 
 fn unsteady(key: String) -> Finding {

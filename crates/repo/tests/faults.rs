@@ -1,0 +1,263 @@
+//! Histories on a store that fails: whatever it does, a point that was acknowledged restores (R2, R3).
+//!
+//! Each history is a row of backups, checks, repairs and retentions from one seed, on a store that loses requests and
+//! answers, tears puts, shows them late, lists the past or is full, with a clock that jumps. Commands may fail
+//! and say why; a command that said it succeeded did. Afterwards, on the same objects without faults: every
+//! acknowledged point that was not to be deleted is there byte for byte, a check blames nothing but what a torn put
+//! left, a repair puts that right, and the next backup completes. A failure names the seed of its history.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use common::{
+    NOW, bytes, commit_with, init_with, noise, owned, passphrase, read_back, reader, small_chunks,
+    small_packs,
+};
+use repo::check::{Budget, CheckOptions, check};
+use repo::delete::Plan;
+use repo::repair::RepairOptions;
+use repo::retain::Policy;
+use repo::store::Store;
+use repo::store::faulty::{Faults, Faulty};
+use repo::store::mem::MemStore;
+use repo::{Cancel, CommitId, Env, Error, Repository, Severity};
+
+/// A number from a seed: the same for the same.
+fn dice(seed: u64, turn: u64, below: u64) -> u64 {
+    let bytes = noise(seed.wrapping_mul(1_000).wrapping_add(turn), 8);
+    u64::from_le_bytes(bytes.try_into().unwrap()) % below.max(1)
+}
+
+/// What goes wrong in a history.
+fn faults(kind: u64, seed: u64) -> (&'static str, Faults) {
+    let none = Faults { seed, ..Faults::default() };
+    match kind {
+        0 => ("requests are lost", Faults { unavailable_per_mille: 60, ..none }),
+        1 => ("answers are lost", Faults { lost_per_mille: 60, ..none }),
+        2 => ("puts are torn", Faults { torn_per_mille: 120, ..none }),
+        3 => ("puts are seen late", Faults { delay_puts: 1 + seed % 12, ..none }),
+        4 => ("listings are behind", Faults { stale_lists: 1 + seed % 30, ..none }),
+        5 => (
+            "the store fills up",
+            Faults { full_after_bytes: Some(200_000 + seed * 7_919 % 800_000), ..none },
+        ),
+        6 => ("reads are cut and flipped", Faults { flip_per_mille: 20, cut_per_mille: 20, ..none }),
+        7 => (
+            "deletes are refused",
+            Faults {
+                denied: BTreeSet::from([repo::store::record::Verb::Delete]),
+                lost_per_mille: 20,
+                ..none
+            },
+        ),
+        _ => (
+            "all of it",
+            Faults {
+                unavailable_per_mille: 20,
+                lost_per_mille: 20,
+                torn_per_mille: 20,
+                flip_per_mille: 5,
+                cut_per_mille: 5,
+                stale_lists: seed % 10,
+                ..none
+            },
+        ),
+    }
+}
+
+const KINDS: u64 = 9;
+
+/// A clock that now and then jumps a day or a minute, either way.
+fn clock(seed: u64) -> Env {
+    const SECOND: i64 = 1_000_000_000;
+    let jumps = (0..dice(seed, 900, 4)).map(|n| {
+        let by = [86_400, -86_400, 60, -60, 3 * 86_400][dice(seed, 901 + n, 5) as usize] * SECOND;
+        (1 + dice(seed, 910 + n, 60), by)
+    });
+    Env::jumping(NOW + seed as i64, seed, jumps.collect())
+}
+
+type Content = Vec<(String, Vec<u8>)>;
+
+struct History {
+    seed: u64,
+    story: String,
+    store: Arc<Faulty<MemStore>>,
+    /// Acknowledged, and never asked to be deleted.
+    points: BTreeMap<CommitId, Content>,
+    failed: u64,
+    done: u64,
+}
+
+impl History {
+    /// Counts how a command ended. What it says names what happened.
+    fn ended<T>(&mut self, command: &str, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.done += 1;
+                Some(value)
+            }
+            Err(error) => {
+                self.failed += 1;
+                let text = error.to_string();
+                let told = match &error {
+                    Error::Store(_) => {
+                        text.contains("on purpose")
+                            || text.contains("is not there")
+                            || text.contains("cut short")
+                    }
+                    Error::Damaged { object, .. } | Error::Missing { object, .. } => !object.is_empty(),
+                    Error::WrongPassphrase { note, .. } => !note.is_empty(),
+                    Error::NoRepository { .. } => false,
+                    _ => false,
+                };
+                assert!(told, "{}: {command} failed and does not say why: {error:?}", self.story);
+                None
+            }
+        }
+    }
+
+    fn open(&mut self, turn: u64) -> Option<Repository> {
+        let env = clock(self.seed * 100 + turn);
+        env.advance(turn as i64 * 3_600_000_000_000);
+        let opened = Repository::open(self.store.clone(), &passphrase(), &env);
+        // A header that came over a bad wire opens no key: the only error that cannot tell more.
+        if let Err(Error::WrongPassphrase { .. } | Error::NewerFormat { .. }) = &opened
+            && (self.story.contains("flipped") || self.story.contains("all of it"))
+        {
+            return opened.ok();
+        }
+        self.ended("open", opened)
+    }
+
+    fn step(&mut self, turn: u64) {
+        let Some(repo) = self.open(turn) else { return };
+        let seed = self.seed;
+        match dice(seed, turn, 8) {
+            0..=3 => {
+                // Some of it new, some of it as before.
+                let length = |n| 1 + dice(seed, turn * 10 + n, 60_000) as usize;
+                let new = noise(seed * 10 + turn, length(1));
+                let old = bytes(seed + dice(seed, turn + 50, 2), 40_000);
+                let streams: Vec<(&str, &[u8])> = vec![("new", &new), ("old", &old)];
+                let made = commit_with(&repo, small_packs(), &streams);
+                if let Some(info) = self.ended("backup", made) {
+                    self.points.insert(info.id, owned(&streams));
+                }
+            }
+            4 => {
+                let read_data = dice(seed, turn + 20, 2) == 0;
+                let budget = (!read_data).then_some(Budget::Share(0.3));
+                let options = CheckOptions { read_data, budget, ..CheckOptions::default() };
+                let report = check(&repo, &options, &());
+                self.ended("check", report);
+            }
+            5 | 6 => {
+                let read_data = dice(seed, turn + 20, 2) == 0;
+                let options = RepairOptions { read_data, ..RepairOptions::default() };
+                let done = repo::repair::plan(&repo, &options, &()).and_then(|plan| plan.execute(&()));
+                self.ended("repair", done);
+            }
+            _ => {
+                let policy = Policy { last: 2, ..Policy::default() };
+                let plan = repo.commits().and_then(|commits| {
+                    let holds = repo.holds()?.done;
+                    let points = repo::delete::points(&commits.done, &holds, repo.env().now());
+                    Plan::by_policy(&repo, points, &policy, &|_| 0)
+                });
+                if let Some(plan) = self.ended("retain", plan) {
+                    // Whether a delete that failed was done nobody knows.
+                    for drop in plan.drops() {
+                        self.points.remove(&drop.id);
+                    }
+                    let done = plan.execute(&repo, &Cancel::new(), &());
+                    self.ended("delete", done);
+                }
+            }
+        }
+    }
+
+    /// The objects, when everything that was on its way has arrived and nothing fails any more.
+    fn settled(&self) -> MemStore {
+        for _ in 0..40 {
+            let _ = self.store.size("nothing");
+        }
+        MemStore::from_snapshot(self.store.inner().snapshot())
+    }
+
+    fn hold(&self, repo: &Repository, when: &str) {
+        let reader = reader(repo);
+        for (id, content) in &self.points {
+            match read_back(&reader, id) {
+                Ok(read) => assert!(read == *content, "{}, {when}: point {id} has other bytes", self.story),
+                Err(error) => {
+                    panic!("{}, {when}: point {id} was acknowledged and is lost: {error}", self.story)
+                }
+            }
+        }
+    }
+}
+
+fn errors(repo: &Repository) -> BTreeSet<&'static str> {
+    let report = check(repo, &CheckOptions { read_data: true, ..CheckOptions::default() }, &()).unwrap();
+    let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    errors.map(|finding| finding.code).collect()
+}
+
+/// One history; how many commands failed and how many did what they were asked.
+fn live(kind: u64, seed: u64) -> (u64, u64) {
+    let honest = MemStore::new();
+    init_with(Arc::new(honest.clone()), small_chunks());
+    let (what, faults) = faults(kind, seed);
+    let story = format!("seed {seed}, {what}");
+    let torn = faults.torn_per_mille > 0;
+    let store = Arc::new(Faulty::new(honest, faults));
+    let mut history = History { seed, story, store, points: BTreeMap::new(), failed: 0, done: 0 };
+    for turn in 0..10 {
+        history.step(turn);
+    }
+    let left = history.settled();
+    let open = || {
+        let env = Env::fixed(NOW + 86_400_000_000_000, 77);
+        Repository::open(Arc::new(left.clone()), &passphrase(), &env).unwrap()
+    };
+    let story = &history.story;
+    history.hold(&open(), "afterwards");
+    let found = errors(&open());
+    let of_torn_puts = BTreeSet::from(["segment-damaged", "commit-damaged", "hold-damaged"]);
+    assert!(found.is_empty() || torn && found.is_subset(&of_torn_puts), "{story}: {found:?}");
+    let options = RepairOptions { read_data: true, ..RepairOptions::default() };
+    repo::repair::plan(&open(), &options, &()).unwrap().execute(&()).unwrap();
+    history.hold(&open(), "after a repair");
+    let found = errors(&open());
+    assert!(found.is_subset(&BTreeSet::from(["commit-damaged"])), "{story}, repaired: {found:?}");
+    let repo = open();
+    let new = noise(seed, 30_000);
+    let info = commit_with(&repo, small_packs(), &[("last", &new)]).unwrap();
+    assert_eq!(read_back(&reader(&repo), &info.id).unwrap(), owned(&[("last", &new)]));
+    (history.failed, history.done)
+}
+
+#[test]
+fn r2_r3_no_acknowledged_point_is_lost_on_a_store_that_fails() {
+    let only = std::env::var("HOLDFAST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    for kind in 0..KINDS {
+        let (mut failed, mut done) = (0, 0);
+        let seeds: Vec<u64> = only.map_or_else(|| (0..16).collect(), |seed| vec![seed]);
+        for seed in seeds {
+            let (more_failed, more_done) = live(kind, seed);
+            failed += more_failed;
+            done += more_done;
+        }
+        println!("{}: {failed} commands failed, {done} did what they were asked", faults(kind, 0).0);
+        let (name, _) = faults(kind, 0);
+        assert!(done > 20 || only.is_some(), "{name}: hardly anything succeeded");
+        let always_fine =
+            ["puts are seen late", "listings are behind", "deletes are refused"].contains(&name);
+        assert!(failed > 4 || always_fine || only.is_some(), "{name}: hardly anything failed");
+    }
+}
