@@ -7,11 +7,11 @@ use crate::error::{Failure, Result, io};
 use crate::interrupt::Interrupt;
 use crate::output::{Format, Output};
 use crate::{passphrase, progress};
-use repo::Repository;
 use repo::env::Env;
 use repo::id::HEADER;
 use repo::store::retry::RetryPolicy;
 use repo::store::{self, Store, StoreError, StoreOptions};
+use repo::{LocalOptions, Repository};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,29 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub password_file: Option<PathBuf>,
+    /// Where to keep what need not be fetched again: the index, the list of points (default: holdfast in
+    /// $XDG_CACHE_HOME or ~/.cache). May be deleted at any time
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_CACHE_DIR",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub cache_dir: Option<PathBuf>,
+    /// Keep nothing between runs, whatever --cache-dir says
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_cache: bool,
+    /// How much memory to use, whatever the size of the repository or the tree
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_MEMORY",
+        value_name = "MIB",
+        value_parser = clap::value_parser!(u32).range(64..=1_048_576),
+        help_heading = "Global options"
+    )]
+    pub memory: Option<u32>,
     /// The kubeconfig file (default: $KUBECONFIG, ~/.kube/config, or the pod's service account)
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub kubeconfig: Option<PathBuf>,
@@ -130,7 +153,26 @@ impl Context {
     pub fn repository(&self) -> Result<Repository> {
         let store = self.store()?;
         let passphrase = passphrase::existing(self)?;
-        tokio::task::block_in_place(|| Repository::open(store, &passphrase, &self.env)).map_err(Failure::from)
+        let opened = tokio::task::block_in_place(|| Repository::open(store, &passphrase, &self.env))?;
+        Ok(opened.with_local(&self.local()))
+    }
+
+    /// What this machine lends a repository: the options, and the places the environment names.
+    pub fn local(&self) -> LocalOptions {
+        let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let home = || var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")));
+        let cache = match (&self.global.cache_dir, self.global.no_cache) {
+            (_, true) => None,
+            (Some(dir), false) if !dir.as_os_str().is_empty() => Some(dir.clone()),
+            (_, false) => home().filter(|dir| dir.is_absolute()).map(|dir| dir.join("holdfast")),
+        };
+        // /tmp is memory on many machines, which is what a temporary file is to save.
+        let temporary = var("TMPDIR").or_else(|| Some(PathBuf::from("/var/tmp")).filter(|dir| dir.is_dir()));
+        LocalOptions {
+            cache,
+            temporary: temporary.or_else(|| Some(std::env::temp_dir())),
+            memory_bytes: self.global.memory.map_or(repo::MEMORY_BYTES, |mib| mib as usize * (1 << 20)),
+        }
     }
 
     /// A client of the cluster.

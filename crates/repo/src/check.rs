@@ -217,12 +217,12 @@ pub fn check(
     progress.note("reading the index");
     match repo.capability() {
         Capability::Read => {
-            let reader =
-                repo.reader(ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() })?;
+            let reader_options = ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() };
+            let reader = repo.reader_by(repo.index_verified()?, reader_options)?;
             run.content(reader.index(), Some(&reader), &mut listing, &points, options, &ledger, &mut report)?;
         }
         _ => {
-            run.content(&repo.index()?, None, &mut listing, &points, options, &ledger, &mut report)?;
+            run.content(&repo.index_verified()?, None, &mut listing, &points, options, &ledger, &mut report)?;
             report.findings.push(Finding::warning(
                 "check-partial",
                 repo.url(),

@@ -419,6 +419,17 @@ impl Keys {
         Ok(open_in_place(&key, [0; NONCE_LEN], prefix, &mut body).map(<[u8]>::to_vec))
     }
 
+    /// What seals what this machine keeps of the index. Every key has it.
+    pub(crate) fn index_cache(&self, salt: &[u8; 32]) -> Result<CacheCipher, Error> {
+        Ok(CacheCipher(cipher(&*hkdf(salt, &self.index_key.0, "cached index")?)?))
+    }
+
+    /// What seals what this machine keeps of the summaries of commits; list and read keys have it.
+    pub(crate) fn commit_cache(&self, salt: &[u8; 32]) -> Result<CacheCipher, Error> {
+        let secret = self.list_secret.as_ref().ok_or_else(|| self.not_permitted(Capability::List))?;
+        Ok(CacheCipher(cipher(&*hkdf(salt, &secret.0, "cached commits")?)?))
+    }
+
     /// `e_public ‖ ciphertext ‖ tag` of a commit's summary, for list keys.
     pub(crate) fn seal_summary(&self, aad: &[u8], plain: &[u8], env: &Env) -> Result<Vec<u8>, Error> {
         seal_message(&self.list_public, "summary", aad, plain, env)
@@ -455,6 +466,31 @@ impl Keys {
     /// The MAC of a commit or a hold, which begin differently. Compare it as it is: `blake3::Hash` compares in constant time.
     pub(crate) fn commit_mac(&self, bytes: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.commit_key.0, bytes)
+    }
+}
+
+/// Seals what this machine keeps, in numbered parts. Made from a fresh salt for each file, so that no nonce
+/// repeats.
+pub(crate) struct CacheCipher(LessSafeKey);
+
+impl CacheCipher {
+    fn nonce(kind: u32, number: u64) -> [u8; NONCE_LEN] {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..4].copy_from_slice(&kind.to_le_bytes());
+        nonce[4..].copy_from_slice(&number.to_le_bytes());
+        nonce
+    }
+
+    /// Seals a part; the tag goes behind it. A part must be sealed once.
+    pub(crate) fn seal(&self, kind: u32, number: u64, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        seal_in_place(&self.0, Self::nonce(kind, number), b"", bytes)
+    }
+
+    /// Opens a part where it lies; `false` if it is not what was sealed under this number.
+    pub(crate) fn open(&self, kind: u32, number: u64, bytes: &mut Vec<u8>) -> bool {
+        let opened = open_in_place(&self.0, Self::nonce(kind, number), b"", bytes).map(|plain| plain.len());
+        bytes.truncate(opened.unwrap_or(0));
+        opened.is_some()
     }
 }
 

@@ -288,22 +288,31 @@ impl Engine {
     }
 
     pub(crate) fn has(&self, id: &ChunkId) -> bool {
-        if let Some(pack) = self.index.pack_with(id) {
-            self.touched.insert(pack);
-            return true;
+        match self.index.pack_with(id) {
+            Ok(Some(pack)) => {
+                self.touched.insert(pack);
+                true
+            }
+            Ok(None) => {
+                let (session, short) = self.session_of(id);
+                session.contains(&short)
+            }
+            // Whoever asked stores it, or tries to: the write has failed.
+            Err(error) => {
+                self.fail(error);
+                false
+            }
         }
-        let (session, short) = self.session_of(id);
-        session.contains(&short)
     }
 
     /// Whether the caller must store the chunk: it is in no pack, and nobody else in this write has taken it.
-    fn claim(&self, id: &ChunkId) -> bool {
-        if let Some(pack) = self.index.pack_with(id) {
+    fn claim(&self, id: &ChunkId) -> Result<bool, Error> {
+        if let Some(pack) = self.index.pack_with(id)? {
             self.touched.insert(pack);
-            return false;
+            return Ok(false);
         }
         let (mut session, short) = self.session_of(id);
-        session.insert(short)
+        Ok(session.insert(short))
     }
 
     // --- packs ---
@@ -312,7 +321,7 @@ impl Engine {
         let known = job.slot.get().copied();
         let id = known.unwrap_or_else(|| self.ids.id(&job.plain));
         // Taken in before the id is told: whoever has the id may ask for the chunk at once.
-        let claimed = self.claim(&id);
+        let claimed = self.claim(&id)?;
         if known.is_none() {
             let _ = job.slot.set(id);
             self.ring();

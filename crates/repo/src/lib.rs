@@ -27,6 +27,7 @@ pub mod hold;
 pub mod id;
 pub mod immutable;
 pub mod index;
+mod local;
 mod lru;
 pub mod monitor;
 pub mod object;
@@ -39,6 +40,7 @@ pub mod retain;
 pub mod stats;
 pub mod store;
 mod stream;
+mod summaries;
 pub mod tree;
 pub mod writer;
 
@@ -50,6 +52,7 @@ pub use error::Error;
 pub use id::{ChunkId, CommitId, HoldId, PackId, RepositoryId, SegmentId};
 pub use immutable::LockPolicy;
 pub use index::Location;
+pub use local::{Budget, LocalOptions, MEMORY_BYTES};
 pub use monitor::{Counts, Finding, Outcome, Progress, Severity};
 pub use object::{
     Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Root, Summary,

@@ -27,22 +27,17 @@ use crate::stream::REF_LEN;
 use crate::tree::{TreeReader, read_manifest};
 
 /// How a reader works.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ReaderOptions {
     /// Threads that read ahead in streams; 0: as many as processors, disk or network want.
     pub threads: usize,
-    /// Bytes of memory for chunks that are kept.
+    /// Bytes of memory for chunks that are kept; 0: its share of what the repository may use
+    /// ([`crate::Budget`]).
     pub memory_bytes: usize,
     /// How much is fetched around a single chunk. `None`: 1 MiB over a network, nothing more locally.
     pub window_bytes: Option<usize>,
     /// Stops it.
     pub cancel: Cancel,
-}
-
-impl Default for ReaderOptions {
-    fn default() -> ReaderOptions {
-        ReaderOptions { threads: 0, memory_bytes: 32 << 20, window_bytes: None, cancel: Cancel::default() }
-    }
 }
 
 /// Between two chunks of a batch, so many bytes are fetched in vain rather than asked for apart.
@@ -81,21 +76,31 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Repository {
-    /// Begins to read. Reads the index. Needs the read key.
+    /// Begins to read. Opens the index. Needs the read key.
     pub fn reader(&self, options: ReaderOptions) -> Result<Reader, Error> {
+        self.require(Capability::Read)?;
+        self.reader_by(self.index()?, options)
+    }
+
+    /// A reader that reads by this index.
+    pub(crate) fn reader_by(&self, index: Index, options: ReaderOptions) -> Result<Reader, Error> {
         self.require(Capability::Read)?;
         // A store names its kind by its URL; only over a network is fetching more than asked a gain.
         let remote = self.url().starts_with("s3:");
         let window = options.window_bytes.unwrap_or(if remote { 1 << 20 } else { 0 });
-        let for_windows = if window == 0 { 0 } else { options.memory_bytes / 2 };
+        let memory = match options.memory_bytes {
+            0 => self.budget().reader,
+            bytes => bytes,
+        };
+        let for_windows = if window == 0 { 0 } else { memory / 2 };
         let core = Core {
             repo: self.clone(),
-            index: self.index()?,
+            index,
             ids: self.secrets().chunk_ids()?,
             cancel: options.cancel,
             remote,
             window,
-            decoded: Mutex::new(Lru::new(options.memory_bytes - for_windows)),
+            decoded: Mutex::new(Lru::new(memory - for_windows)),
             windows: Mutex::new(Lru::new(for_windows)),
             openers: Mutex::new(Lru::new(OPENERS)),
             spare: Mutex::new(Vec::new()),
@@ -133,8 +138,8 @@ impl Reader {
     }
 
     /// Where a chunk is, as the index says.
-    pub fn locate(&self, id: &ChunkId) -> Option<Location> {
-        self.core.index.places(id).map(|(_, location)| location).next()
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, Error> {
+        Ok(self.core.index.places(id)?.first().map(|(_, location)| *location))
     }
 
     /// The bytes of a stream, from its beginning.
@@ -199,8 +204,7 @@ impl Core {
             Some((location, error)) => (vec![location], Some(error)),
             None => (Vec::new(), None),
         };
-        let places: Vec<_> = self.index.places(id).collect();
-        for (number, location) in places {
+        for (number, location) in self.index.places(id)? {
             if tried.contains(&location) {
                 continue;
             }
@@ -328,10 +332,14 @@ impl Core {
             if at > 0 && ids[at - 1] == *id {
                 continue;
             }
-            if let Some((number, location)) = self.index.places(id).next() {
-                wanted.push(Wanted { at, number, location });
-            } else {
-                found[at] = Some(Err(self.unknown(id)));
+            match self.index.places(id) {
+                Ok(places) => match places.first() {
+                    Some((number, location)) => {
+                        wanted.push(Wanted { at, number: *number, location: *location });
+                    }
+                    None => found[at] = Some(Err(self.unknown(id))),
+                },
+                Err(error) => found[at] = Some(Err(error)),
             }
         }
         wanted.sort_unstable_by_key(|one| (one.number, one.location.offset));

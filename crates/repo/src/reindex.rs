@@ -37,7 +37,8 @@ pub fn reindex(
     cancel: &Cancel,
     progress: &dyn Progress,
 ) -> Result<Outcome<Reindexed>, Error> {
-    let index = repo.index()?;
+    // What the store holds counts, not what this machine remembers of it.
+    let index = repo.index_verified()?;
     let mut outcome = Outcome::clean(Reindexed::default());
     let mut unnamed = Vec::new();
     repo.store().list(PACKS, &mut |object| {

@@ -175,7 +175,9 @@ pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress)
     let points = run.commits(&listing.commits, &ledger)?;
 
     progress.note("reading the index");
-    let reader = repo.reader(ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() })?;
+    let reader_options = ReaderOptions { cancel: options.cancel.clone(), ..ReaderOptions::default() };
+    // What the store holds counts, not what this machine remembers of it.
+    let reader = repo.reader_by(repo.index_verified()?, reader_options)?;
     let index = reader.index();
     let places = Places::new(index, &listing.packs);
     places.report(index, &ledger);
@@ -274,7 +276,7 @@ impl Plan {
         };
         let mut packs: Vec<PackPlan> = self.misnamed.iter().map(|pack| none(*pack, Loss::Misnamed)).collect();
         for pack in gone {
-            let chunks_unreadable = self.promised(pack).len() as u64;
+            let chunks_unreadable = self.promised(pack)?.len() as u64;
             packs.push(PackPlan { chunks_unreadable, ..none(*pack, Loss::Gone) });
         }
         let mut opaque = false;
@@ -334,9 +336,9 @@ impl Plan {
         Ok(())
     }
 
-    fn promised(&self, pack: &PackId) -> PlacesOfPack {
-        let Some(number) = self.index().number_of(pack) else { return Vec::new() };
-        gather(self.index(), std::iter::once(number)).remove(&number).unwrap_or_default()
+    fn promised(&self, pack: &PackId) -> Result<PlacesOfPack, Error> {
+        let Some(number) = self.index().number_of(pack) else { return Ok(Vec::new()) };
+        Ok(gather(self.index(), std::iter::once(number))?.remove(&number).unwrap_or_default())
     }
 
     /// Hands over every damaged pack that is there, read again. Returns those that are whole this time.
@@ -365,7 +367,7 @@ impl Plan {
                 places: &self.places,
                 left_out: &self.left_out,
                 bytes,
-                promised: self.promised(pack),
+                promised: self.promised(pack)?,
             };
             each(source, *pack)?;
         }

@@ -15,13 +15,15 @@ use crate::env::{Env, Timestamp, parse_rfc3339, rfc3339};
 use crate::error::Error;
 use crate::id::{CLAIMS, COMMITS, CommitId, HEADER, KEYS, PackId, RepositoryId, SegmentId};
 use crate::immutable::LockPolicy;
-use crate::index::{Index, Segment};
+use crate::index::{self, Index, Segment};
+use crate::local::{Budget, Local, LocalOptions};
 use crate::monitor::{Finding, Outcome};
 use crate::object::{Capability, CommitInfo, Root};
 use crate::pack::Pack;
 use crate::store::probe::{PROBES, Probe, probe};
 use crate::store::vault::LockMode;
 use crate::store::{Object, Put, Store, StoreError, list_all};
+use crate::summaries::Summaries;
 
 /// The highest format version this release reads, and the one it writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -103,7 +105,7 @@ pub struct KeyInfo {
 
 /// An open repository. Clones are the same one.
 #[derive(Clone)]
-pub struct Repository(Arc<Inner>);
+pub struct Repository(Arc<Inner>, Arc<Local>);
 
 struct Inner {
     store: Arc<dyn Store>,
@@ -220,7 +222,7 @@ impl Repository {
         };
         let created = parse_rfc3339(&parsed.created)
             .ok_or_else(|| Error::damaged(HEADER, "its time of creation is no time"))?;
-        Ok(Repository(Arc::new(Inner {
+        let inner = Inner {
             store,
             env: env.clone(),
             id,
@@ -231,7 +233,20 @@ impl Repository {
             created,
             keys,
             key_id,
-        })))
+        };
+        Ok(Repository(Arc::new(inner), Arc::new(Local::new(&LocalOptions::default(), id))))
+    }
+
+    /// The same repository, with what this machine lends it: a cache between runs, a place for temporary files,
+    /// and a bound on memory. Without this call everything is in memory and nothing is kept.
+    pub fn with_local(self, options: &LocalOptions) -> Repository {
+        let local = Arc::new(Local::new(options, self.id()));
+        Repository(self.0, local)
+    }
+
+    /// How the memory it may use is divided.
+    pub fn budget(&self) -> Budget {
+        self.1.budget
     }
 
     /// Its name.
@@ -352,10 +367,14 @@ impl Repository {
         Ok(self.0.store.delete(&format!("{KEYS}{id}"))?)
     }
 
-    /// All commits, oldest first. A damaged one is a finding. Needs the list or the read key.
+    /// All commits, oldest first. A damaged one is a finding. Reads those this machine has not seen. Needs the list
+    /// or the read key.
     pub fn commits(&self) -> Result<Outcome<Vec<CommitInfo>>, Error> {
         self.require(Capability::List)?;
-        let ids = self.commit_ids()?;
+        let listed = self.commit_ids()?;
+        let seen = Summaries::load(&self.1, &self.0.keys, &listed);
+        let mut known: Vec<CommitInfo> = listed.iter().filter_map(|id| seen.get(id)).collect();
+        let ids: Vec<CommitId> = listed.into_iter().filter(|id| !seen.has(id)).collect();
         let merged = Mutex::new((Outcome::clean(Vec::with_capacity(ids.len())), None));
         let next = AtomicUsize::new(0);
         let fetch = || {
@@ -386,6 +405,8 @@ impl Repository {
         if let Some(error) = failed {
             return Err(error);
         }
+        seen.keep(&self.1, &self.0.keys, &outcome.done);
+        outcome.done.append(&mut known);
         outcome.done.sort_by_key(|info| (info.summary.time, info.id));
         outcome.findings.sort_by(|a, b| a.what.cmp(&b.what));
         Ok(outcome)
@@ -443,9 +464,19 @@ impl Repository {
         })
     }
 
-    /// Reads the whole index. What is wrong with it is in [`Index::findings`].
+    /// Opens the index; fetches of it what this machine does not have. What is wrong with it is in
+    /// [`Index::findings`].
     pub fn index(&self) -> Result<Index, Error> {
-        Index::load(&*self.0.store, &self.0.keys)
+        Index::open(&self.index_source(), false)
+    }
+
+    /// Reads every segment of the index again, whatever this machine has of it.
+    pub fn index_verified(&self) -> Result<Index, Error> {
+        Index::open(&self.index_source(), true)
+    }
+
+    fn index_source(&self) -> index::Source {
+        index::Source { store: self.0.store.clone(), keys: self.0.keys.clone(), local: self.1.clone() }
     }
 
     /// One index segment, whole.

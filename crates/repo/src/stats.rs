@@ -85,11 +85,14 @@ pub fn stats(repo: &Repository) -> Result<Stats, Error> {
 
     let index = repo.index()?;
     stats.findings.extend_from_slice(index.findings());
-    for place in index.first_places() {
-        stats.chunks += 1;
-        stats.bytes_unique += u64::from(place.plain);
-        stats.bytes_sealed += u64::from(place.sealed);
-    }
+    index.each_chunk(&mut |places| {
+        if let Some((_, place)) = places.first() {
+            stats.chunks += 1;
+            stats.bytes_unique += u64::from(place.plain);
+            stats.bytes_sealed += u64::from(place.sealed);
+        }
+        Ok(())
+    })?;
 
     if repo.capability() != Capability::Put {
         let commits = repo.commits()?;

@@ -45,7 +45,8 @@ pub struct WriterOptions {
     pub threads: usize,
     /// Puts under way at a time. Each holds a pack in memory.
     pub uploads: usize,
-    /// Bytes of memory the writer may use, packs on their way included.
+    /// Bytes of memory the writer may use, packs on their way included; 0: its share of what the repository may
+    /// use ([`crate::Budget`]).
     pub memory_bytes: usize,
     /// The zstd level of new chunks.
     pub compression: i32,
@@ -55,13 +56,7 @@ pub struct WriterOptions {
 
 impl Default for WriterOptions {
     fn default() -> WriterOptions {
-        WriterOptions {
-            threads: 0,
-            uploads: 2,
-            memory_bytes: 96 << 20,
-            compression: 1,
-            cancel: Cancel::default(),
-        }
+        WriterOptions { threads: 0, uploads: 2, memory_bytes: 0, compression: 1, cancel: Cancel::default() }
     }
 }
 
@@ -82,7 +77,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Repository {
-    /// Begins a write. Reads the index. Needs the put or the read key.
+    /// Begins a write. Opens the index. Needs the put or the read key.
     pub fn writer(&self, options: WriterOptions) -> Result<Writer, Error> {
         Writer::start(self, options)
     }
@@ -119,6 +114,10 @@ impl Writer {
             threads => threads,
         };
         let uploads = options.uploads.max(1);
+        let mut options = options;
+        if options.memory_bytes == 0 {
+            options.memory_bytes = repo.budget().writer;
+        }
         let (jobs, queue) = unbounded();
         let (engine, full_packs) = Engine::new(repo, &options, threads, uploads)?;
         let engine = Arc::new(engine);

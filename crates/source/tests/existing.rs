@@ -153,7 +153,7 @@ fn a_mirror_of_a_damaged_point_removes_nothing() {
             _ => None,
         })
         .unwrap();
-    depot.store.tamper(&reader.locate(&chunk).unwrap().pack.key(), None);
+    depot.store.tamper(&reader.locate(&chunk).unwrap().unwrap().pack.key(), None);
     let options = RestoreOptions { existing: Existing::Mirror, ..RestoreOptions::default() };
     let outcome = depot.try_load(&saved, &to, &options).unwrap();
     assert_eq!(outcome.done.damaged, 2);

@@ -164,7 +164,7 @@ fn a_root_that_cannot_be_read_is_an_error() {
 /// Flips a byte in the middle of the stored form of a chunk.
 fn damage(depot: &Depot, chunk: &repo::ChunkId) {
     let reader = depot.repo.reader(ReaderOptions::default()).unwrap();
-    let place = reader.locate(chunk).unwrap();
+    let place = reader.locate(chunk).unwrap().unwrap();
     let key = place.pack.key();
     let mut pack = depot.store.snapshot()[&key].to_vec();
     pack[(place.offset + place.sealed / 2) as usize] ^= 1;

@@ -80,11 +80,14 @@ fn a_file_whose_chunks_the_repository_lost_is_read_again() {
         if let repo::NodeKind::File { content, .. } = entry.unwrap().kind {
             match content {
                 repo::Content::Extents(extents) => {
-                    packs.extend(extents.iter().map(|e| reader.locate(&e.chunk).unwrap().pack.key()));
+                    packs
+                        .extend(extents.iter().map(|e| reader.locate(&e.chunk).unwrap().unwrap().pack.key()));
                 }
                 repo::Content::Stream(root) => {
                     packs.extend(
-                        reader.extents(&root).map(|e| reader.locate(&e.unwrap().id).unwrap().pack.key()),
+                        reader
+                            .extents(&root)
+                            .map(|e| reader.locate(&e.unwrap().id).unwrap().unwrap().pack.key()),
                     );
                 }
             }

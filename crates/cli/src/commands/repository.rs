@@ -118,7 +118,8 @@ pub fn init(ctx: &Context, args: &Init) -> Result<Repository> {
     let _changing = ctx.interrupt.changing()?;
     let lock = args.locks.policy()?;
     let options = InitOptions { kdf: kdf(&args.kdf), lock, ..InitOptions::default() };
-    Ok(block_in_place(|| Repository::init(store, &passphrase, &options, &ctx.env))?)
+    let made = block_in_place(|| Repository::init(store, &passphrase, &options, &ctx.env))?;
+    Ok(made.with_local(&ctx.local()))
 }
 
 fn kdf(args: &Kdf) -> repo::Kdf {

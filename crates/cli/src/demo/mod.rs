@@ -308,6 +308,8 @@ fn context(outer: &Context, dir: &Path, client: &kube::Client, machine: &Machine
         global: Global {
             repo: Some(dir.join("repository").display().to_string()),
             password_file: Some(dir.join("password")),
+            // Its repository lives as long as the demo.
+            no_cache: true,
             // The demo tells its own story; bars would write over it.
             no_progress: true,
             ..outer.global.clone()

@@ -37,9 +37,15 @@ impl Places {
         let mut sizes = vec![None; index.pack_count()];
         let mut unreferenced = Vec::new();
         for (id, size) in packs {
-            match index.number_of(id).and_then(|number| sizes.get_mut(number as usize)) {
-                Some(known) => *known = Some(*size),
-                None => unreferenced.push((*id, *size)),
+            let mut named = false;
+            for number in index.numbers_of(id) {
+                named = true;
+                if let Some(known) = sizes.get_mut(number as usize) {
+                    *known = Some(*size);
+                }
+            }
+            if !named {
+                unreferenced.push((*id, *size));
             }
         }
         let bad = (0..index.chunk_count().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
@@ -143,11 +149,12 @@ impl<'r> PackReader<'r> {
         ledger: &'r Ledger,
     ) -> Result<PackReader<'r>, Error> {
         let mut promised = vec![0_u32; index.pack_count()];
-        for place in (0..index.chunk_count()).filter_map(|at| index.place(at)) {
+        index.each_place(&mut |_, place| {
             if let Some(count) = promised.get_mut(place.pack as usize) {
                 *count += 1;
             }
-        }
+            Ok(())
+        })?;
         Ok(PackReader {
             run,
             index,
@@ -229,7 +236,7 @@ impl<'r> PackReader<'r> {
                 sum += u64::from(self.promised.get(number as usize).copied().unwrap_or(0));
                 some.insert(number, first);
             }
-            let gathered: Vec<_> = gather(self.index, some.keys().copied()).into_iter().collect();
+            let gathered: Vec<_> = gather(self.index, some.keys().copied())?.into_iter().collect();
             self.run.parallel(self.run.threads, gathered.len(), |at| {
                 let Some((number, places)) = gathered.get(at) else { return Ok(()) };
                 let (Some((id, _)), Some(first)) = (self.index.pack(*number), some.get(number)) else {
@@ -243,16 +250,19 @@ impl<'r> PackReader<'r> {
 }
 
 /// Gathers the places of these packs: one walk over the index.
-pub(crate) fn gather(index: &Index, numbers: impl Iterator<Item = u32>) -> BTreeMap<u32, PlacesOfPack> {
+pub(crate) fn gather(
+    index: &Index,
+    numbers: impl Iterator<Item = u32>,
+) -> Result<BTreeMap<u32, PlacesOfPack>, Error> {
     let mut gathered: BTreeMap<u32, PlacesOfPack> = numbers.map(|number| (number, Vec::new())).collect();
-    for at in 0..index.chunk_count() {
-        let Some(place) = index.place(at) else { continue };
+    index.each_place(&mut |at, place| {
         if let Some(places) = gathered.get_mut(&place.pack) {
-            places.push((at, place));
+            places.push((at, *place));
         }
-    }
+        Ok(())
+    })?;
     gathered.values_mut().for_each(|places| places.sort_by_key(|(_, place)| place.offset));
-    gathered
+    Ok(gathered)
 }
 
 /// One pack being read.
@@ -282,23 +292,27 @@ impl Reading<'_> {
         let Some(opener) = self.opener(&bytes)? else {
             return Ok(Err("its header does not lead to a key".to_owned()));
         };
-        if self.whole(id, number, &pack, &opener, &bytes) { Ok(Ok(())) } else { Ok(Err(String::new())) }
+        if self.whole(id, number, &pack, &opener, &bytes)? { Ok(Ok(())) } else { Ok(Err(String::new())) }
     }
 
     /// A pack whose name and directory are right: what is wrong now was written so, in the pack or in the index.
     /// Whether all that the index promises in it is in its directory.
-    fn whole(&mut self, id: PackId, number: u32, pack: &Pack, opener: &PackOpener, bytes: &Bytes) -> bool {
+    fn whole(
+        &mut self,
+        id: PackId,
+        number: u32,
+        pack: &Pack,
+        opener: &PackOpener,
+        bytes: &Bytes,
+    ) -> Result<bool, Error> {
         let mut agreed = 0;
         let mut unlisted = Vec::new();
         for entry in &pack.entries {
-            let index = self.all.index;
-            let place = index.places_of(&entry.id).find(|at| {
-                index.place(*at).is_some_and(|place| {
-                    (place.pack, place.offset, place.sealed, place.plain)
-                        == (number, entry.offset, entry.sealed, entry.plain)
-                })
+            let place = self.all.index.places_of(&entry.id)?.into_iter().find(|(_, place)| {
+                (place.pack, place.offset, place.sealed, place.plain)
+                    == (number, entry.offset, entry.sealed, entry.plain)
             });
-            let Some(at) = place else {
+            let Some((at, _)) = place else {
                 unlisted.push(entry.id);
                 continue;
             };
@@ -316,7 +330,7 @@ impl Reading<'_> {
         if whole {
             unlisted.iter().for_each(|chunk| self.unlisted(id, chunk));
         }
-        whole
+        Ok(whole)
     }
 
     /// A pack that was not as it should be, read by what the index promises in it; `first` is what was wrong with
@@ -355,7 +369,7 @@ impl Reading<'_> {
                             "the first reading was wrong ({first}) and the second right: what is stored is whole, and the way here is not to be trusted. Look at this machine's memory, its network and the store"
                         ),
                     ));
-                    if self.whole(id, number, &pack, &opener, &bytes) {
+                    if self.whole(id, number, &pack, &opener, &bytes)? {
                         return Ok(());
                     }
                 }

@@ -13,7 +13,7 @@ use super::packs::Places;
 use super::{Point, Run, locked, lost};
 use crate::error::Error;
 use crate::id::ChunkId;
-use crate::index::{Index, PackSet};
+use crate::index::{Index, PackSet, Place};
 use crate::object::{Content, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NodeKind, Root};
 use crate::reader::{Reader, check_node, node_refs};
 use crate::tree::read_manifest;
@@ -134,7 +134,7 @@ impl Walker<'_> {
             };
             let lacks = match &item.kind {
                 NodeKind::File { content: Content::Stream(root), .. } => self.stream(root, Leaves::LookUp)?,
-                NodeKind::File { content: Content::Extents(extents), .. } => self.extents(extents),
+                NodeKind::File { content: Content::Extents(extents), .. } => self.extents(extents)?,
                 NodeKind::HardLink { target } => lacking.get(target).cloned().unwrap_or_default(),
                 _ => Lacks::default(),
             };
@@ -199,13 +199,13 @@ impl Walker<'_> {
         others.chain(blamed.iter()).cloned().collect()
     }
 
-    fn extents(&self, extents: &[Extent]) -> Lacks {
+    fn extents(&self, extents: &[Extent]) -> Result<Lacks, Error> {
         let mut lacks = Vec::new();
         for extent in extents {
             let end = u64::from(extent.offset) + u64::from(extent.length);
-            self.look_up(&extent.chunk, |plain| end <= plain, &mut lacks);
+            self.look_up(&extent.chunk, |plain| end <= plain, &mut lacks)?;
         }
-        tidy(lacks)
+        Ok(tidy(lacks))
     }
 
     /// What the chunks of a stream lack. Nodes are always read.
@@ -246,8 +246,7 @@ impl Walker<'_> {
 
     fn leaf(&self, leaf: &Root, leaves: Leaves, lacks: &mut Vec<Cause>) -> Result<(), Error> {
         if leaves == Leaves::LookUp {
-            self.look_up(&leaf.id, |plain| plain == leaf.length, lacks);
-            return Ok(());
+            return self.look_up(&leaf.id, |plain| plain == leaf.length, lacks);
         }
         if locked(&self.leaves).contains(&leaf.id) {
             return Ok(());
@@ -265,16 +264,16 @@ impl Walker<'_> {
     }
 
     /// Whether the index knows a place of the chunk that can be good, of a length that fits.
-    fn look_up(&self, id: &ChunkId, fits: impl Fn(u64) -> bool, lacks: &mut Vec<Cause>) {
-        self.need(id);
+    fn look_up(&self, id: &ChunkId, fits: impl Fn(u64) -> bool, lacks: &mut Vec<Cause>) -> Result<(), Error> {
+        let places = self.index.places_of(id)?;
+        self.need(&places);
         let mut causes = Vec::new();
         let mut misfit = false;
-        for at in self.index.places_of(id) {
-            let Some(place) = self.index.place(at) else { continue };
+        for (at, place) in places {
             if self.places.is_bad(at, &place) {
                 causes.extend(self.index.pack(place.pack).map(|(pack, _)| Cause::Pack(pack)));
             } else if fits(u64::from(place.plain)) {
-                return;
+                return Ok(());
             } else {
                 misfit = true;
             }
@@ -284,35 +283,33 @@ impl Walker<'_> {
             (false, true) => lacks.extend(self.unnamed.iter().cloned()),
             (false, false) => lacks.extend(causes),
         }
+        Ok(())
     }
 
     /// Any of its places will do, so all of them count.
-    fn need(&self, id: &ChunkId) {
+    fn need(&self, places: &[(usize, Place)]) {
         let Some(needed) = self.needed else { return };
-        for at in self.index.places_of(id) {
-            if let Some(place) = self.index.place(at) {
-                needed.insert(place.pack);
-            }
-        }
+        places.iter().for_each(|(_, place)| needed.insert(place.pack));
     }
 
     /// Reads a chunk; what is wrong with it goes to the ledger.
     fn read(&self, id: &ChunkId, lacks: &mut Vec<Cause>) -> Result<Option<Bytes>, Error> {
-        self.need(id);
+        if self.needed.is_some() {
+            self.need(&self.index.places_of(id)?);
+        }
         let what = match self.reader.chunk(id) {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(error) => lost(error)?,
         };
         // The reader has tried all places.
-        for at in self.index.places_of(id) {
-            let Some(place) = self.index.place(at) else { continue };
+        for (at, place) in self.index.places_of(id)? {
             let Some((pack, _)) = self.index.pack(place.pack) else { continue };
             if !self.places.is_bad(at, &place) {
                 self.ledger.object(Cause::Pack(pack), "pack-damaged", format!("chunk {id}: {what}"));
                 self.places.mark_bad(at);
             }
         }
-        self.look_up(id, |_| true, lacks);
+        self.look_up(id, |_| true, lacks)?;
         Ok(None)
     }
 }

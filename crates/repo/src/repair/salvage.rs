@@ -77,11 +77,10 @@ impl Source<'_> {
     }
 
     fn elsewhere(&self, id: &ChunkId) -> bool {
-        self.index.places_of(id).any(|at| {
-            self.index.place(at).is_some_and(|place| {
-                let pack = self.index.pack(place.pack).map(|(pack, _)| pack);
-                pack.is_some_and(|pack| !self.left_out.contains(&pack)) && !self.places.is_bad(at, &place)
-            })
+        // If the index cannot be asked the chunk is saved once more, which harms nobody.
+        self.index.places_of(id).unwrap_or_default().iter().any(|(at, place)| {
+            let pack = self.index.pack(place.pack).map(|(pack, _)| pack);
+            pack.is_some_and(|pack| !self.left_out.contains(&pack)) && !self.places.is_bad(*at, place)
         })
     }
 }
