@@ -60,6 +60,7 @@ use crate::object::{Capability, Root, Summary};
 use crate::reader::{Reader, ReaderOptions};
 use crate::repo::Repository;
 use crate::store::StoreError;
+use crate::undelete;
 
 use damage::{Cause, Ledger};
 use packs::{PackReader, Places};
@@ -201,6 +202,7 @@ pub fn check(
             }
             report.findings.extend(repo.keys()?.findings);
             check_holds(repo, &mut report)?;
+            report.findings.extend(what_somebody_did(repo)?);
         }
     }
     report.counts.keys = listing.keys;
@@ -233,6 +235,25 @@ pub fn check(
     ledger.finish(&points, &mut report);
     report.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
     Ok(report)
+}
+
+/// Deletions and overwrites that a bucket with versions still knows of.
+fn what_somebody_did(repo: &Repository) -> Result<Vec<Finding>, Error> {
+    if !repo.probe().is_some_and(|probe| probe.versions) || repo.store().vault().is_none() {
+        return Ok(Vec::new());
+    }
+    // The header opened this repository: it is right.
+    match undelete::plan(&**repo.store(), None) {
+        Ok(plan) => Ok(plan.steps.iter().map(undelete::Step::finding).chain(plan.findings).collect()),
+        Err(Error::Store(error @ (StoreError::Denied { .. } | StoreError::NotSupported { .. }))) => {
+            Ok(vec![Finding::note(
+                "versions-not-seen",
+                repo.url(),
+                format!("whether somebody deleted or overwrote objects cannot be seen: {error}"),
+            )])
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The packs that these points are made of, as far as the index knows them. Needs the read key.

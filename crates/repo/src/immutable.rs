@@ -42,6 +42,8 @@ use crate::store::{Store, StoreError, list_all};
 
 const SECOND: Timestamp = 1_000_000_000;
 const DAY: u64 = 86_400;
+/// Beyond it, a date is a mistake.
+const CENTURY: u64 = 100 * 366 * DAY;
 /// Calls under way at a time: over a network the latency is what counts.
 const CALLERS: usize = 16;
 /// A listing answers so many objects a call.
@@ -78,7 +80,6 @@ impl LockPolicy {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        const CENTURY: u64 = 100 * 366 * DAY;
         if self.seconds == 0 || self.seconds > CENTURY || !(1..=CENTURY).contains(&self.slack_seconds) {
             return Err(format!("a lock for {} seconds (1 second to 100 years)", self.seconds));
         }
@@ -208,6 +209,9 @@ pub fn renew(repo: &Repository, options: &RenewOptions) -> Result<Outcome<Renewe
     let Some(vault) = repo.store().vault() else {
         return Err(Error::invalid(format!("{} is a store without locks", repo.url())));
     };
+    if options.protect_seconds.is_some_and(|seconds| seconds > CENTURY) {
+        return Err(Error::invalid("points are not protected for more than 100 years at a time"));
+    }
     let now = repo.env().now();
     let points = repo.commits()?;
     let index = repo.index()?;
@@ -215,7 +219,9 @@ pub fn renew(repo: &Repository, options: &RenewOptions) -> Result<Outcome<Renewe
     let mut needs = Needs::new();
     let holds = repo.holds()?;
     let mut groups: BTreeMap<Timestamp, Vec<CommitId>> = BTreeMap::new();
-    let usual = now.saturating_add(policy.lasts());
+    // With the slack on top, or the next renewal would extend everything again.
+    let protect = options.protect_seconds.unwrap_or(0).max(policy.seconds);
+    let usual = now.saturating_add(protect.saturating_add(policy.slack_seconds) as i64 * SECOND);
     for point in &points.done {
         let mut until = match options.protect_seconds {
             Some(seconds) => now.saturating_add(seconds as i64 * SECOND),
@@ -430,7 +436,7 @@ impl Work<'_> {
 }
 
 /// Calls `work` for each item from several threads; the results in the order of the items. The first error ends it.
-fn each<T: Sync, R: Send>(
+pub(crate) fn each<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, Error> + Sync,
 ) -> Result<Vec<R>, Error> {
@@ -533,6 +539,16 @@ impl Record {
     fn covers(&self, key: &str, needed: Timestamp) -> bool {
         self.until >= needed && self.names.binary_search(&name_of(key)).is_ok()
     }
+}
+
+/// The policy in a header's bytes, if it has one that makes sense.
+pub(crate) fn lock_in_header(header: &[u8]) -> Option<LockPolicy> {
+    #[derive(Deserialize)]
+    struct Header {
+        lock: Option<LockPolicy>,
+    }
+    let header: Header = serde_json::from_slice(header).ok()?;
+    header.lock.filter(|policy| policy.check().is_ok())
 }
 
 /// Objects that come and go and are no part of what a point needs: not strays to a check.

@@ -42,6 +42,7 @@ pub mod store;
 mod stream;
 mod summaries;
 pub mod tree;
+pub mod undelete;
 pub mod writer;
 
 pub use ahead::StreamReader;

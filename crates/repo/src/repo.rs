@@ -610,6 +610,18 @@ fn key_name(bytes: &[u8]) -> String {
     HEXLOWER.encode(&blake3::hash(bytes).as_bytes()[..16])
 }
 
+/// Whether these bytes belong to a key object of this name.
+pub(crate) fn key_id_fits(id: &str, bytes: &[u8]) -> bool {
+    key_name(bytes) == id
+}
+
+/// Whether the passphrase opens this key object together with this header.
+pub(crate) fn opens(header: &[u8], key: &[u8], passphrase: &Passphrase) -> bool {
+    parse_key(&key_name(key), key)
+        .and_then(|(object, capability)| Keys::unwrap(&unpack(&object)?, capability, passphrase, header))
+        .is_ok_and(|keys| keys.is_some())
+}
+
 fn put_key(
     store: &dyn Store,
     keys: &Keys,

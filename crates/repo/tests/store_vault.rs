@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use repo::check::{CheckOptions, check};
 use repo::immutable::{RenewOptions, renew};
 use repo::store::probe::probe;
 use repo::store::vault::{Lock, LockMode, Vault, list_versions};
@@ -181,4 +182,54 @@ fn s3_a_bucket_that_locks_by_itself_is_seen() {
     let content = noise(1, 100_000);
     let id = backup(&repo, &content);
     assert_eq!(restore(&repo, &id), content);
+}
+
+/// A thief has credentials that may do everything the service lets anybody do, and tries every verb on every object. A
+/// full restore afterwards is byte-identical.
+#[test]
+fn s3_a_thief_with_every_verb_destroys_nothing() {
+    let bucket = bucket("thief", true);
+    let (repo, store) = locked_repository(&format!("{bucket}/r"));
+    let content = noise(3, 20_000_000);
+    let points = [backup(&repo, &content), backup(&repo, &content[..7_000_000])];
+    drop(repo);
+    let vault = store.vault().unwrap();
+    let kept = list_all(&store, "").unwrap();
+    assert!(kept.len() >= 8);
+    let now = Env::real().now();
+    for (number, object) in kept.iter().enumerate() {
+        let key = object.key.as_str();
+        let locked_until = vault.lock_of(key).unwrap().unwrap().until;
+        let good = list_versions(vault, key).unwrap();
+        assert_eq!(good.len(), 1);
+        // Shorten and weaken the lock.
+        for weaker in
+            [Lock::new(LockMode::Compliance, now + MINUTE), Lock::new(LockMode::Governance, locked_until)]
+        {
+            assert!(vault.set_lock(key, &weaker).is_err(), "{key}: {weaker:?}");
+        }
+        // Delete the version; with the right to bypass governance, too.
+        assert!(matches!(vault.delete_version(key, &good[0].id), Err(StoreError::Locked { .. })), "{key}");
+        let path = format!("{bucket}/r/{key}?versionId={}", good[0].id);
+        let (removed, said) = curl("DELETE", &path, &["-H", "x-amz-bypass-governance-retention: true"]);
+        assert!(!removed, "{key}: {said}");
+        // Overwrite, delete, or both.
+        if number % 3 != 1 {
+            vault.put_over(key, Bytes::from_static(b"garbage"), None).unwrap();
+        }
+        if number % 3 != 0 {
+            vault.hide(key).unwrap();
+        }
+    }
+    let open = || Repository::open(store.clone(), &Passphrase::new("x"), &Env::real());
+    assert!(open().is_err(), "it looks destroyed");
+    let plan = repo::undelete::plan(&*store, Some(&Passphrase::new("x"))).unwrap();
+    assert_eq!((plan.steps.len(), plan.findings.len()), (kept.len(), 0), "{plan:?}");
+    let done = plan.execute(&*store, &Env::real()).unwrap();
+    assert_eq!(done.findings, []);
+    let repo = open().unwrap();
+    assert_eq!(restore(&repo, &points[0]), content);
+    assert_eq!(restore(&repo, &points[1]), content[..7_000_000]);
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    assert_eq!(check(&repo, &options, &()).unwrap().findings, []);
 }

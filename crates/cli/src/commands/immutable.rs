@@ -4,10 +4,12 @@ use super::{exit_for, print_findings};
 use crate::context::Context;
 use crate::error::{Exit, Result};
 use crate::output::{Output, counted};
+use crate::passphrase;
 use crate::when;
 use repo::immutable::RenewOptions;
 use repo::store::probe::{Probe, probe};
 use repo::store::vault::LockMode;
+use repo::undelete::{self, Deed};
 use repo::{LockPolicy, Repository};
 use serde_json::json;
 use std::time::Duration;
@@ -169,6 +171,60 @@ pub fn run_renew(ctx: &Context, args: &Renew) -> Result<Exit> {
     });
     print_findings(&ctx.out, &renewed.findings, ctx.global.verbose > 0);
     Ok(exit_for(&renewed.findings))
+}
+
+/// Arguments of `repo undelete`.
+#[derive(Debug, clap::Args)]
+pub struct Undelete {
+    /// Only show what would be brought back
+    #[arg(long)]
+    pub plan: bool,
+}
+
+const NOTHING: &str = "Nothing was deleted or overwritten by anybody else.";
+
+/// `repo undelete`. Not through an open repository: its header and keys may be among what is gone.
+pub fn run_undelete(ctx: &Context, args: &Undelete) -> Result<Exit> {
+    let store = ctx.store()?;
+    let passphrase = passphrase::existing(ctx)?;
+    let plan = block_in_place(|| undelete::plan(&*store, Some(&passphrase)))?;
+    if args.plan {
+        if ctx.out.is_table() {
+            let rows = plan.steps.iter().map(|step| {
+                let deed = match step.deed {
+                    Deed::Deleted => "deleted",
+                    Deed::Overwritten => "overwritten",
+                };
+                vec![step.key.clone(), deed.to_owned(), step.at.clone(), step.version.clone()]
+            });
+            ctx.out.table(&["OBJECT", "WAS", "AT", "VERSION TO BRING BACK"], rows.collect());
+            if plan.steps.is_empty() {
+                ctx.out.line(NOTHING);
+            }
+            print_findings(&ctx.out, &plan.findings, ctx.global.verbose > 0);
+        } else {
+            ctx.out.value(&json!({ "plan": plan.steps, "findings": plan.findings }))?;
+        }
+        return Ok(exit_for(&plan.findings));
+    }
+    let _changing = ctx.interrupt.changing()?;
+    let outcome = block_in_place(|| plan.execute(&*store, &ctx.env))?;
+    if ctx.out.is_table() {
+        let nothing = outcome.done == repo::undelete::Undeleted::default();
+        ctx.out.line(if nothing {
+            NOTHING.to_owned()
+        } else {
+            format!(
+                "Brought back {} and {}. Whoever did that has credentials of the store: replace them.",
+                counted(outcome.done.deleted, "deleted object", "deleted objects"),
+                counted(outcome.done.overwritten, "overwritten object", "overwritten objects"),
+            )
+        });
+        print_findings(&ctx.out, &outcome.findings, ctx.global.verbose > 0);
+    } else {
+        ctx.out.value(&json!({ "done": outcome.done, "findings": outcome.findings }))?;
+    }
+    Ok(exit_for(&outcome.findings))
 }
 
 /// The same for programs.

@@ -23,6 +23,8 @@ pub enum Command {
     Stats,
     /// Prove what the store does: conditional puts, checksums, versions, locks
     Probe,
+    /// Bring back what somebody deleted or overwrote in a bucket that keeps versions
+    Undelete(immutable::Undelete),
     /// Extend the locks of what the recovery points need
     Renew(immutable::Renew),
     /// List and add keys
@@ -104,6 +106,7 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Repair(args) => repair::run(ctx, &args),
         Command::Stats => stats(ctx),
         Command::Probe => immutable::run_probe(ctx),
+        Command::Undelete(args) => immutable::run_undelete(ctx, &args),
         Command::Renew(args) => immutable::run_renew(ctx, &args),
         Command::Key(Key::List) => key_list(ctx),
         Command::Key(Key::Add(args)) => key_add(ctx, &args),
