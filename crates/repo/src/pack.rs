@@ -338,13 +338,14 @@ impl Pack {
 pub(crate) struct Decompressor {
     zstd: zstd::bulk::Decompressor<'static>,
     opened: Vec<u8>,
+    plain: Vec<u8>,
 }
 
 impl Decompressor {
     pub(crate) fn new() -> Result<Decompressor, Error> {
         let zstd = zstd::bulk::Decompressor::new()
             .map_err(|error| Error::failed(format!("zstd could not be set up: {error}")))?;
-        Ok(Decompressor { zstd, opened: Vec::new() })
+        Ok(Decompressor { zstd, opened: Vec::new(), plain: Vec::new() })
     }
 
     /// The plain bytes of a chunk, without the check of its id, which is the caller's.
@@ -355,11 +356,47 @@ impl Decompressor {
         sealed: &[u8],
         plain: usize,
     ) -> Result<Vec<u8>, String> {
+        let mut out = Vec::with_capacity(plain);
+        let raw = self.open_into(opener, offset, sealed, plain, &mut out)?;
+        if raw {
+            out.extend_from_slice(self.opened.get(1..).unwrap_or_default());
+        }
+        Ok(out)
+    }
+
+    /// The same for who only looks: nothing is allocated and raw chunks are not copied.
+    pub(crate) fn look(
+        &mut self,
+        opener: &PackOpener,
+        offset: u32,
+        sealed: &[u8],
+        plain: usize,
+    ) -> Result<&[u8], String> {
+        let mut out = std::mem::take(&mut self.plain);
+        out.clear();
+        out.reserve(plain);
+        let opened = self.open_into(opener, offset, sealed, plain, &mut out);
+        self.plain = out;
+        match opened? {
+            true => Ok(self.opened.get(1..).unwrap_or_default()),
+            false => Ok(&self.plain),
+        }
+    }
+
+    /// Opens a chunk. `true`: it is raw, and lies in `opened` behind the method; else it is in `out`, which has room.
+    fn open_into(
+        &mut self,
+        opener: &PackOpener,
+        offset: u32,
+        sealed: &[u8],
+        plain: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, String> {
         if !opener.open_chunk(offset, sealed, &mut self.opened) {
             return Err("its authentication tag does not fit".into());
         }
         match self.opened.split_first() {
-            Some((&RAW, body)) if body.len() == plain => Ok(body.to_vec()),
+            Some((&RAW, body)) if body.len() == plain => Ok(true),
             Some((&RAW, body)) => Err(format!("{} bytes where {plain} were promised", body.len())),
             Some((&ZSTD, body)) => {
                 // Never more than was promised, whatever the frame says of itself.
@@ -367,9 +404,8 @@ impl Decompressor {
                 if promised != Some(plain as u64) {
                     return Err("a compressed frame of another size than promised".into());
                 }
-                let mut out = Vec::with_capacity(plain);
-                match self.zstd.decompress_to_buffer(body, &mut out) {
-                    Ok(len) if len == plain => Ok(out),
+                match self.zstd.decompress_to_buffer(body, out) {
+                    Ok(len) if len == plain => Ok(false),
                     Ok(len) => Err(format!("{len} bytes where {plain} were promised")),
                     Err(error) => Err(format!("it does not decompress: {error}")),
                 }
