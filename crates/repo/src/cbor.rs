@@ -9,8 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{ChunkId, CommitId};
-use crate::object::{EntryKind, LEVEL_MAX, ManifestEntry, Root, Summary};
+use crate::id::{ChunkId, CommitId, RepositoryId};
+use crate::object::{EntryKind, LEVEL_MAX, ManifestEntry, Origin, Root, Summary};
 
 /// Why bytes are not the value asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,7 +327,7 @@ pub(crate) fn decode_commit_root(bytes: &[u8]) -> Decoded<Root> {
 /// A summary, as it is sealed into a commit.
 pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
     let mut e = Encoder::default();
-    e.map(6).uint(0).int(summary.time).uint(1).text(&summary.kind);
+    e.map(6 + usize::from(summary.origin.is_some())).uint(0).int(summary.time).uint(1).text(&summary.kind);
     e.uint(2).map(summary.labels.len());
     for (name, value) in &summary.labels {
         e.text(name).text(value);
@@ -338,6 +338,9 @@ pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
         e.bytes(parent.as_bytes());
     }
     e.uint(5).int(summary.started);
+    if let Some(origin) = &summary.origin {
+        e.uint(6).array(2).bytes(origin.repository.as_bytes()).bytes(origin.commit.as_bytes());
+    }
     e.finish()
 }
 
@@ -358,13 +361,21 @@ pub(crate) fn decode_summary(bytes: &[u8]) -> Decoded<Summary> {
                 }
             }
             5 => summary.started = d.int()?,
+            6 => {
+                d.array_of(2)?;
+                let repository = RepositoryId::from_slice(d.bytes()?);
+                let Some(repository) = repository else {
+                    return wrong("a repository id that is not 16 bytes");
+                };
+                summary.origin = Some(Origin { repository, commit: CommitId(d.id()?) });
+            }
             _ => return Ok(false),
         }
         seen |= 1 << key;
         Ok(true)
     })?;
     d.end()?;
-    if seen == 0b11_1111 { Ok(summary) } else { wrong("a summary that lacks a field") }
+    if seen & 0b11_1111 == 0b11_1111 { Ok(summary) } else { wrong("a summary that lacks a field") }
 }
 
 // --- manifest entries ---
@@ -435,10 +446,11 @@ mod tests {
             labels in btree_map(any::<String>(), any::<String>(), 0..5),
             figures in btree_map(any::<String>(), any::<u64>(), 0..5),
             parents in vec(any::<[u8; 32]>().prop_map(CommitId), 0..3),
-            tree: bool, level in 0..=6_u8, length in 1..200_000_u64, id: [u8; 32],
+            tree: bool, level in 0..=6_u8, length in 1..200_000_u64, id: [u8; 32], copied: Option<([u8; 16], [u8; 32])>,
         ) {
             let name = kind.clone();
-            let summary = Summary { time, started, kind, labels, figures: figures.clone(), parents };
+            let origin = copied.map(|(repository, commit)| Origin { repository: RepositoryId(repository), commit: CommitId(commit) });
+            let summary = Summary { time, started, kind, labels, figures: figures.clone(), parents, origin };
             prop_assert_eq!(decode_summary(&encode_summary(&summary)), Ok(summary));
             let kind = if tree { EntryKind::Tree } else { EntryKind::Bytes };
             let root = Root { level, length, id: ChunkId(id) };

@@ -308,6 +308,22 @@ impl Keys {
         }
     }
 
+    /// Fresh secrets that name and cut chunks as `other` does, which needs its put or read key.
+    pub(crate) fn generate_like(other: &Keys, env: &Env) -> Result<Keys, Error> {
+        let needed = || other.not_permitted(Capability::Put);
+        let mut keys = Keys::generate(env)?;
+        keys.id_key = Some(other.id_key.clone().ok_or_else(needed)?);
+        keys.chunker_key = Some(other.chunker_key.clone().ok_or_else(needed)?);
+        Ok(keys)
+    }
+
+    /// Whether both name the same chunk the same.
+    pub(crate) fn names_like(&self, other: &Keys) -> bool {
+        // Hashes are compared in constant time.
+        let hash = |keys: &Keys| keys.id_key.as_ref().map(|secret| blake3::hash(&secret.0));
+        hash(self).is_some_and(|own| Some(own) == hash(other))
+    }
+
     /// What makes chunk ids; put and read keys have it.
     pub(crate) fn chunk_ids(&self) -> Result<ChunkIds, Error> {
         let secret = self.id_key.clone();

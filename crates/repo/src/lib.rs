@@ -17,6 +17,7 @@ mod cbor;
 pub mod check;
 mod chunk;
 mod commit;
+pub mod copy;
 mod crypto;
 pub mod delete;
 mod engine;
@@ -56,8 +57,8 @@ pub use index::Location;
 pub use local::{Budget, LocalOptions, MEMORY_BYTES};
 pub use monitor::{Counts, Finding, Outcome, Progress, Severity};
 pub use object::{
-    Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Root, Summary,
-    TreeEntry,
+    Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Origin, Root,
+    Summary, TreeEntry,
 };
 pub use pack::Lane;
 pub use reader::{Extents, Reader, ReaderOptions, StreamExtent};

@@ -109,3 +109,15 @@ pub struct Counts {
     /// Packs written.
     pub packs: u64,
 }
+
+impl Counts {
+    /// Adds what another writer has done.
+    pub fn add(&mut self, other: &Counts) {
+        self.chunks_new += other.chunks_new;
+        self.chunks_reused += other.chunks_reused;
+        self.bytes_read += other.bytes_read;
+        self.bytes_new_plain += other.bytes_new_plain;
+        self.bytes_stored += other.bytes_stored;
+        self.packs += other.packs;
+    }
+}

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::env::Timestamp;
-use crate::id::{ChunkId, CommitId};
+use crate::id::{ChunkId, CommitId, RepositoryId};
 
 /// What a key allows (R5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -117,6 +117,17 @@ pub struct Summary {
     pub figures: BTreeMap<String, u64>,
     /// The commits it builds on.
     pub parents: Vec<CommitId>,
+    /// The point it is a copy of; `None`: it was made here.
+    pub origin: Option<Origin>,
+}
+
+/// Where a copied point was made, however often it was copied since.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+pub struct Origin {
+    /// In which repository.
+    pub repository: RepositoryId,
+    /// Under which name.
+    pub commit: CommitId,
 }
 
 /// A commit as it is listed.

@@ -75,6 +75,11 @@ pub struct InitOptions {
     pub label: String,
     /// How long objects are locked; fixed for the life of the repository.
     pub lock: Option<LockPolicy>,
+    /// Cut and name chunks as this repository does, and take its chunk sizes. Then a copy between the two
+    /// knows what the other side has without reading it, and what is backed up into either shares chunks with
+    /// copies. All other secrets are different. Whoever has a put key of one can tell for the other, too,
+    /// whether it has given content, if they see its index.
+    pub like: Option<Repository>,
 }
 
 impl Default for InitOptions {
@@ -84,6 +89,7 @@ impl Default for InitOptions {
             kdf: Kdf::default(),
             label: "first".into(),
             lock: None,
+            like: None,
         }
     }
 }
@@ -134,7 +140,8 @@ impl Repository {
         options: &InitOptions,
         env: &Env,
     ) -> Result<Repository, Error> {
-        options.chunk_bytes.check().map_err(Error::invalid)?;
+        let chunk_bytes = options.like.as_ref().map_or(options.chunk_bytes, Repository::chunk_bytes);
+        chunk_bytes.check().map_err(Error::invalid)?;
         refuse_what_is_there(&*store)?;
         let modes: Vec<LockMode> = options.lock.iter().map(|policy| policy.mode).collect();
         // What R1 and the locks rest on, the store proves once; it is recorded and not asked again.
@@ -151,12 +158,15 @@ impl Repository {
             version: FORMAT_VERSION,
             id: id.to_string(),
             created: rfc3339(env.now()),
-            chunk_bytes: options.chunk_bytes,
+            chunk_bytes,
             lock: options.lock,
             store: Some(probe),
         };
         let header = to_json(&header)?;
-        let keys = Keys::generate(env)?;
+        let keys = match &options.like {
+            Some(other) => Keys::generate_like(other.secrets(), env)?,
+            None => Keys::generate(env)?,
+        };
         // The header last: where it is, the repository is complete.
         let key_id = put_key(&*store, &keys, passphrase, options.kdf, &options.label, &header, env)?;
         if store.put(HEADER, header.clone())? == Put::Exists && store.get(HEADER)? != header {

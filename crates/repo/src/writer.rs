@@ -234,9 +234,41 @@ impl Writer {
 
     /// Ends the write: packs, then index, then commit (R2). On any error nothing is committed.
     pub fn commit(self, draft: CommitDraft) -> Result<CommitInfo, Error> {
+        let (manifest, time) = self.complete(draft.manifest)?;
+        let mut figures = draft.figures;
+        for (name, value) in own_figures(&self.counts()) {
+            figures.entry(name.into()).or_insert(value);
+        }
+        self.put_commit(
+            Summary {
+                time,
+                started: draft.started,
+                kind: draft.kind,
+                labels: draft.labels,
+                figures,
+                parents: draft.parents,
+                origin: None,
+            },
+            &manifest,
+        )
+    }
+
+    /// The same with a summary given whole, as of a point made elsewhere, and the writer goes on.
+    pub(crate) fn commit_as(
+        &self,
+        summary: Summary,
+        manifest: Vec<ManifestEntry>,
+    ) -> Result<CommitInfo, Error> {
+        let (manifest, _) = self.complete(manifest)?;
+        self.put_commit(summary, &manifest)
+    }
+
+    /// Everything that a commit with this manifest needs is in the store and in the index.
+    /// Returns when that was looked at.
+    fn complete(&self, entries: Vec<ManifestEntry>) -> Result<(Root, Timestamp), Error> {
         let named: Vec<(String, Root)> =
-            draft.manifest.iter().map(|entry| (entry.name.clone(), entry.root)).collect();
-        let manifest = self.write_manifest(draft.manifest)?;
+            entries.iter().map(|entry| (entry.name.clone(), entry.root)).collect();
+        let manifest = self.write_manifest(entries)?;
         self.engine.flush()?;
         // A commit must not name what is not there; and the pack of a root taken over from an earlier commit is
         // looked for again like any other (R3).
@@ -250,21 +282,14 @@ impl Writer {
         }
         let repo = self.engine.repo();
         index::check_packs(&**repo.store(), self.engine.index(), self.engine.touched())?;
-        let time = repo.env().now();
-        immutable::cover(repo, self.engine.index(), self.engine.touched(), self.begun, time)?;
-        let mut figures = draft.figures;
-        for (name, value) in own_figures(&self.counts()) {
-            figures.entry(name.into()).or_insert(value);
-        }
-        let summary = Summary {
-            time,
-            started: draft.started,
-            kind: draft.kind,
-            labels: draft.labels,
-            figures,
-            parents: draft.parents,
-        };
-        let bytes = Bytes::from(commit::encode(repo.secrets(), &summary, &manifest, repo.env())?);
+        let now = repo.env().now();
+        immutable::cover(repo, self.engine.index(), self.engine.touched(), self.begun, now)?;
+        Ok((manifest, now))
+    }
+
+    fn put_commit(&self, summary: Summary, manifest: &Root) -> Result<CommitInfo, Error> {
+        let repo = self.engine.repo();
+        let bytes = Bytes::from(commit::encode(repo.secrets(), &summary, manifest, repo.env())?);
         let id = CommitId(*blake3::hash(&bytes).as_bytes());
         // The last moment at which stopping leaves no trace.
         self.engine.check()?;

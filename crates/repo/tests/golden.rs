@@ -92,8 +92,13 @@ fn write_the_golden_repository() {
     assert!(!folder().exists(), "it is never edited");
     let store = MemStore::new();
     let env = Env::fixed(NOW, 2_026);
-    let options =
-        InitOptions { chunk_bytes: small_chunks(), kdf: Kdf::cheap(), label: "golden".into(), lock: None };
+    let options = InitOptions {
+        chunk_bytes: small_chunks(),
+        kdf: Kdf::cheap(),
+        label: "golden".into(),
+        lock: None,
+        like: None,
+    };
     let repo =
         Repository::init(Arc::new(store.clone()), &Passphrase::new("golden read"), &options, &env).unwrap();
     for (words, capability) in [("golden list", Capability::List), ("golden put", Capability::Put)] {

@@ -1,0 +1,671 @@
+//! Copies recovery points into another repository: other keys, another id, another place.
+//!
+//! Chunk ids are keyed by the repository, so the same content has another name on the far side, and whoever
+//! wants to know whether it is there must either read it or remember. From dearest to cheapest:
+//!
+//! - A point that is there already (its origin says so) costs nothing: no data, no index is read.
+//! - Repositories made alike (`init --like`: the same id and chunker keys, everything else different) name
+//!   content the same: what is there is told by the index, and only what is not is read.
+//! - Else a chunk is read once, and its far name remembered while memory lasts. Of the last point of a series
+//!   that was copied before, both sides' trees are walked in step to learn the names again, so that of
+//!   the next point only what changed is read.
+//!
+//! Chunks keep their boundaries: the plain bytes of a chunk are the same on both sides, so copies
+//! deduplicate among each other whatever cut them. What is backed up directly into a far repository that was not
+//! made alike is cut elsewhere, and shares little with copies of the same data.
+//!
+//! A copied point keeps its time, kind, labels and figures; its streams are the same bytes, and its trees the
+//! same but for the names of chunks. It names its origin, and the parents it has on the far side. Holds stay behind.
+//!
+//! A copy that is stopped or killed goes on where it was: finished points are there, and packs that no index
+//! segment names yet are named before anything is sent. One bad point is a finding and is not
+//! committed; the others are copied. Memory is bounded (R6): batches of chunks, the writer's and
+//! the reader's budget, and the names that are remembered.
+//!
+//! Whoever holds a put key of the far side could forge a point that claims to be the copy of another, as they
+//! could forge the last backup of a directory: `check --read-data` on the far side and a look at who holds keys are the
+//! answer to both.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::env::Cancel;
+use crate::error::Error;
+use crate::id::{ChunkId, CommitId};
+use crate::monitor::{Counts, Finding, Outcome, Progress, Severity};
+use crate::object::{
+    Capability, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Origin, Root, Summary,
+    TreeEntry,
+};
+use crate::pack::Lane;
+use crate::reader::{Reader, ReaderOptions};
+use crate::reindex;
+use crate::repo::Repository;
+use crate::retain;
+use crate::stream::Nodes;
+use crate::writer::{Ticket, Writer, WriterOptions};
+
+/// How a copy works.
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    /// Which points; `None`: all.
+    pub points: Option<Vec<CommitId>>,
+    /// Bytes of memory for names of chunks, besides what reader and writer take.
+    pub names_bytes: usize,
+    /// Threads that read; 0: as many as processors, disk or network want.
+    pub threads: usize,
+    /// How the far side is written.
+    pub writer: WriterOptions,
+    /// Stops it.
+    pub cancel: Cancel,
+}
+
+impl Default for CopyOptions {
+    fn default() -> CopyOptions {
+        CopyOptions {
+            points: None,
+            names_bytes: 64 << 20,
+            threads: 0,
+            writer: WriterOptions::default(),
+            cancel: Cancel::default(),
+        }
+    }
+}
+
+/// One point on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// Here.
+    pub near: CommitId,
+    /// There.
+    pub far: CommitId,
+}
+
+/// What was copied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    /// By this run.
+    pub copied: Vec<Pair>,
+    /// What was there already.
+    pub present: Vec<Pair>,
+    /// Not, for what the findings say.
+    pub failed: Vec<CommitId>,
+    /// Chunks of content read here.
+    pub chunks_read: u64,
+    /// Plain bytes of these.
+    pub bytes_read: u64,
+    /// What was written there.
+    pub written: Counts,
+}
+
+/// How many extents are resolved at a time.
+const BATCH_EXTENTS: usize = 1_024;
+/// How many entries of a tree wait for theirs, and how many bytes of names and attributes.
+const BATCH_ENTRIES: usize = 4_096;
+const BATCH_ENTRY_BYTES: usize = 4 << 20;
+/// How many chunks one thread reads at a time: 1 MiB as chunks are cut, 4 MiB at most.
+const READ_CHUNKS: usize = 16;
+/// After a point, a writer that has stored so many chunks, or is so old (nanoseconds), makes room for a new one: it
+/// remembers what it stored, and what it found in the store when it began.
+const WRITER_CHUNKS: u64 = 1 << 20;
+const WRITER_AGE: i64 = 2 * 3_600 * 1_000_000_000;
+/// What a remembered name costs at most, with the table around it and while that grows.
+const NAME_BYTES: usize = 128;
+
+/// Copies points, oldest first. Needs the read key of both.
+pub fn copy(
+    near: &Repository,
+    far: &Repository,
+    options: &CopyOptions,
+    progress: &dyn Progress,
+) -> Result<Outcome<Copied>, Error> {
+    near.require(Capability::Read)?;
+    far.require(Capability::Read)?;
+    if near.id() == far.id() {
+        return Err(Error::invalid(format!(
+            "{} and {} are the same repository ({}); copy its objects as they are, or name another place",
+            near.url(),
+            far.url(),
+            near.id()
+        )));
+    }
+    let mut outcome = Outcome::clean(Copied::default());
+    progress.note("looking what is there");
+    let known = origins(far, &mut outcome)?;
+    let points = near.commits()?;
+    let todo = choose(near, points.findings, &points.done, options, &known, &mut outcome)?;
+    if todo.is_empty() {
+        return Ok(outcome);
+    }
+    let bytes = todo.iter().filter_map(|point| point.summary.figures.get("bytes")).sum();
+    let files = todo.iter().filter_map(|point| point.summary.figures.get("files")).sum();
+    progress.total(files, bytes);
+    // What a killed run has sent is named before it would be sent again.
+    let adopted = reindex::reindex(far, &options.cancel, &())?;
+    outcome.findings.extend(adopted.findings.into_iter().map(|finding| {
+        // Of packs that nobody needs: not this run's matter.
+        Finding { severity: Severity::Warning, ..finding }
+    }));
+    let reader_options = ReaderOptions {
+        threads: options.threads,
+        cancel: options.cancel.clone(),
+        ..ReaderOptions::default()
+    };
+    let reader = near.reader(reader_options.clone())?;
+    let begin = || far.writer(WriterOptions { cancel: options.cancel.clone(), ..options.writer.clone() });
+    let mut begun = far.env().now();
+    let mut run = Run {
+        reader: &reader,
+        writer: begin()?,
+        alike: near.secrets().names_like(far.secrets()),
+        names: Mutex::new(Names::new(options.names_bytes / NAME_BYTES)),
+        threads: match options.threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from) + 1,
+            threads => threads,
+        },
+        cancel: &options.cancel,
+        progress,
+        chunks_read: AtomicU64::new(0),
+        bytes_read: AtomicU64::new(0),
+    };
+    let mut far_ids: BTreeMap<CommitId, CommitId> =
+        outcome.done.present.iter().map(|pair| (pair.near, pair.far)).collect();
+    if !run.alike {
+        let pairs = newest_copied(near, &points.done, &todo, &known);
+        learn(far, &run, &reader_options, &pairs)?;
+    }
+    for point in &todo {
+        options.cancel.check()?;
+        if run.writer.counts().chunks_new >= WRITER_CHUNKS || far.env().now() - begun > WRITER_AGE {
+            outcome.done.written.add(&run.writer.counts());
+            begun = far.env().now();
+            run.writer = begin()?;
+        }
+        progress.note(&format!("copying {}", point.id.short()));
+        match run.point(point, &far_ids, near) {
+            Ok(far_id) => {
+                far_ids.insert(point.id, far_id);
+                outcome.done.copied.push(Pair { near: point.id, far: far_id });
+            }
+            Err(Failed { at, error }) if error.is_damage() => {
+                outcome.done.failed.push(point.id);
+                outcome.findings.push(Finding::error(
+                    "point-not-copied",
+                    point.id.to_string(),
+                    format!(
+                        "{at}{error}; the far side has no part of this point that anything would restore"
+                    ),
+                ));
+            }
+            // Nothing more can be done; what was copied is there.
+            Err(Failed { error, .. }) => return Err(error),
+        }
+    }
+    outcome.done.chunks_read = run.chunks_read.into_inner();
+    outcome.done.bytes_read = run.bytes_read.into_inner();
+    outcome.done.written.add(&run.writer.counts());
+    Ok(outcome)
+}
+
+fn origin_of(repo: &Repository, point: &CommitInfo) -> Origin {
+    point.summary.origin.unwrap_or(Origin { repository: repo.id(), commit: point.id })
+}
+
+/// What the far side has, by where it came from; its own points are their own origin.
+fn origins(far: &Repository, outcome: &mut Outcome<Copied>) -> Result<HashMap<Origin, CommitId>, Error> {
+    let commits = far.commits()?;
+    outcome.findings.extend(commits.findings.into_iter().map(|finding| Finding {
+        severity: Severity::Warning,
+        message: format!("on the far side: {}; a copy of it would be made again", finding.message),
+        ..finding
+    }));
+    let mut known = HashMap::new();
+    for commit in &commits.done {
+        known.insert(origin_of(far, commit), commit.id);
+        known.insert(Origin { repository: far.id(), commit: commit.id }, commit.id);
+    }
+    Ok(known)
+}
+
+/// The points to be copied, oldest first.
+fn choose(
+    near: &Repository,
+    findings: Vec<Finding>,
+    points: &[CommitInfo],
+    options: &CopyOptions,
+    known: &HashMap<Origin, CommitId>,
+    outcome: &mut Outcome<Copied>,
+) -> Result<Vec<CommitInfo>, Error> {
+    let damaged = |finding: &Finding| {
+        let id = CommitId::from_key(&finding.what)?;
+        options.points.as_ref().is_none_or(|asked| asked.contains(&id)).then_some(id)
+    };
+    for finding in findings {
+        if let Some(id) = damaged(&finding) {
+            outcome.done.failed.push(id);
+            outcome.findings.push(finding);
+        }
+    }
+    let mut todo = points.to_vec();
+    if let Some(asked) = &options.points {
+        todo.retain(|point| asked.contains(&point.id));
+        for id in asked {
+            if !todo.iter().any(|point| point.id == *id) && !outcome.done.failed.contains(id) {
+                return Err(Error::NoSuchCommit { wanted: id.to_string(), url: near.url() });
+            }
+        }
+    }
+    todo.retain(|point| match known.get(&origin_of(near, point)) {
+        Some(there) => {
+            outcome.done.present.push(Pair { near: point.id, far: *there });
+            false
+        }
+        None => true,
+    });
+    Ok(todo)
+}
+
+/// Names of chunks there, by their names here. Two halves: when the younger is full the older one is
+/// forgotten, and what is asked for moves to the younger. The first 16 bytes of a keyed hash name a chunk.
+struct Names {
+    half: usize,
+    young: HashMap<[u8; 16], ChunkId>,
+    old: HashMap<[u8; 16], ChunkId>,
+}
+
+fn short(id: &ChunkId) -> [u8; 16] {
+    let mut short = [0; 16];
+    short.copy_from_slice(&id.0[..16]);
+    short
+}
+
+impl Names {
+    fn new(most: usize) -> Names {
+        Names { half: (most / 2).max(1), young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn get(&mut self, near: &ChunkId) -> Option<ChunkId> {
+        let key = short(near);
+        if let Some(far) = self.young.get(&key) {
+            return Some(*far);
+        }
+        let far = self.old.remove(&key)?;
+        self.put(near, far);
+        Some(far)
+    }
+
+    fn put(&mut self, near: &ChunkId, far: ChunkId) {
+        if self.young.len() >= self.half {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(short(near), far);
+    }
+}
+
+/// Why a point was not copied.
+struct Failed {
+    /// `volume/…/path: `, or nothing.
+    at: String,
+    error: Error,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { at: String::new(), error }
+    }
+}
+
+fn at(name: &str, path: Option<&[u8]>) -> impl FnOnce(Error) -> Failed {
+    let at = match path {
+        Some(path) => format!("{name}/{}: ", String::from_utf8_lossy(path)),
+        None => format!("{name}: "),
+    };
+    move |error| Failed { at, error }
+}
+
+struct Run<'r> {
+    reader: &'r Reader,
+    writer: Writer,
+    /// Both sides name chunks the same.
+    alike: bool,
+    names: Mutex<Names>,
+    threads: usize,
+    cancel: &'r Cancel,
+    progress: &'r dyn Progress,
+    chunks_read: AtomicU64,
+    bytes_read: AtomicU64,
+}
+
+impl Run<'_> {
+    fn point(
+        &self,
+        point: &CommitInfo,
+        far_ids: &BTreeMap<CommitId, CommitId>,
+        near: &Repository,
+    ) -> Result<CommitId, Failed> {
+        let mut manifest = self.reader.manifest(&point.id)?;
+        for entry in &mut manifest {
+            entry.root = match entry.kind {
+                EntryKind::Bytes => {
+                    let root = self.stream(&entry.root).map_err(at(&entry.name, None))?;
+                    self.progress.add(0, root.length);
+                    root
+                }
+                EntryKind::Tree => self.tree(&entry.name, &entry.root)?,
+            };
+        }
+        let summary = Summary {
+            parents: point.summary.parents.iter().filter_map(|parent| far_ids.get(parent).copied()).collect(),
+            origin: Some(origin_of(near, point)),
+            ..point.summary.clone()
+        };
+        Ok(self.writer.commit_as(summary, manifest)?.id)
+    }
+
+    /// The same bytes in the same chunks, under the far side's names.
+    fn stream(&self, root: &Root) -> Result<Root, Error> {
+        let mut nodes = Nodes::new(&self.writer);
+        let mut extents = self.reader.extents(root);
+        loop {
+            let batch: Vec<_> = extents.by_ref().take(BATCH_EXTENTS).collect::<Result<_, _>>()?;
+            if batch.is_empty() {
+                break;
+            }
+            let ids: Vec<ChunkId> = batch.iter().map(|extent| extent.id).collect();
+            for (extent, far) in batch.iter().zip(self.resolve(&ids).map_err(|(_, error)| error)?) {
+                nodes.push(far, extent.length.into())?;
+            }
+        }
+        let copied = nodes.finish()?;
+        // Said twice: as many bytes as there were.
+        match copied.length == root.length {
+            true => Ok(copied),
+            false => Err(Error::damaged(
+                format!("stream {}", root.id),
+                format!("{} bytes where {} were promised", copied.length, root.length),
+            )),
+        }
+    }
+
+    fn tree(&self, name: &str, root: &Root) -> Result<Root, Failed> {
+        let mut tree = self.writer.tree();
+        let mut entries = self.reader.tree(root);
+        let mut waiting = Waiting::default();
+        loop {
+            self.cancel.check()?;
+            let entry = entries.next().transpose().map_err(at(name, None))?;
+            let Some(mut entry) = entry else { break };
+            if let NodeKind::File { content: Content::Stream(content), .. } = &mut entry.kind {
+                // In the order of the walk, and one large file at a time.
+                self.settle(name, &mut waiting, &mut tree)?;
+                *content = self.stream(content).map_err(at(name, Some(&entry.path)))?;
+                self.progress.add(1, content.length);
+                tree.push(&entry)?;
+                continue;
+            }
+            waiting.add(entry);
+            if waiting.is_full() {
+                self.settle(name, &mut waiting, &mut tree)?;
+            }
+        }
+        self.settle(name, &mut waiting, &mut tree)?;
+        Ok(tree.finish()?)
+    }
+
+    /// Renames the chunks of the entries that wait, and writes the entries.
+    fn settle(
+        &self,
+        name: &str,
+        waiting: &mut Waiting,
+        tree: &mut crate::tree::TreeWriter<'_>,
+    ) -> Result<(), Failed> {
+        let waiting = std::mem::take(waiting);
+        let resolved = self.resolve(&waiting.ids).map_err(|(bad, error)| {
+            let of_it = |entry: &&TreeEntry| extents_of(entry).iter().any(|extent| extent.chunk == bad);
+            let path = waiting.entries.iter().find(of_it).map(|entry| entry.path.as_slice());
+            at(name, path)(error)
+        })?;
+        let mut far = resolved.into_iter();
+        for mut entry in waiting.entries {
+            let (mut files, mut bytes) = (0, 0);
+            if let NodeKind::File { content, .. } = &mut entry.kind {
+                (files, bytes) = (1, content.length());
+                if let Content::Extents(extents) = content {
+                    for extent in extents {
+                        extent.chunk =
+                            far.next().ok_or_else(|| Error::failed("a chunk of a batch was lost"))?;
+                    }
+                }
+            }
+            tree.push(&entry)?;
+            self.progress.add(files, bytes);
+        }
+        Ok(())
+    }
+
+    /// The far names of chunks, in order. What the far side lacks is read here and handed in there. An error
+    /// comes with the chunk it is about.
+    fn resolve(&self, ids: &[ChunkId]) -> Result<Vec<ChunkId>, (ChunkId, Error)> {
+        let mut found: HashMap<ChunkId, ChunkId> = HashMap::new();
+        let mut missing = Vec::new();
+        for id in ids {
+            if found.contains_key(id) {
+                continue;
+            }
+            let far = match self.alike {
+                true => Some(*id),
+                false => lock(&self.names).get(id),
+            };
+            match far.filter(|far| self.writer.has(far)) {
+                Some(far) => {
+                    found.insert(*id, far);
+                }
+                None => {
+                    // A placeholder, so that each is read once.
+                    found.insert(*id, ChunkId::ZERO);
+                    missing.push(*id);
+                }
+            }
+        }
+        for (near, far) in self.send(&missing)? {
+            if !self.alike {
+                lock(&self.names).put(&near, far);
+            }
+            found.insert(near, far);
+        }
+        Ok(ids.iter().map(|id| found.get(id).copied().unwrap_or(ChunkId::ZERO)).collect())
+    }
+
+    /// Reads chunks on several threads and hands them to the writer, which blocks while it has enough.
+    fn send(&self, missing: &[ChunkId]) -> Result<Vec<(ChunkId, ChunkId)>, (ChunkId, Error)> {
+        let batches: Vec<&[ChunkId]> = missing.chunks(READ_CHUNKS).collect();
+        let sent: Mutex<Vec<(ChunkId, Ticket)>> = Mutex::new(Vec::with_capacity(missing.len()));
+        let failed: Mutex<Option<(ChunkId, Error)>> = Mutex::new(None);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(ids) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                for (id, chunk) in ids.iter().zip(self.reader.chunks(ids)) {
+                    let handed = chunk.and_then(|plain: Bytes| {
+                        self.chunks_read.fetch_add(1, Ordering::Relaxed);
+                        self.bytes_read.fetch_add(plain.len() as u64, Ordering::Relaxed);
+                        self.writer.chunk(Lane::Data, plain)
+                    });
+                    match handed {
+                        Ok(ticket) => lock(&sent).push((*id, ticket)),
+                        Err(error) => {
+                            lock(&failed).get_or_insert((*id, error));
+                            next.store(batches.len(), Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.min(batches.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        if let Some(failed) = failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            return Err(failed);
+        }
+        let sent = sent.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sent.into_iter()
+            .map(|(near, ticket)| ticket.wait().map(|far| (near, far)).map_err(|error| (near, error)))
+            .collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn extents_of(entry: &TreeEntry) -> &[Extent] {
+    match &entry.kind {
+        NodeKind::File { content: Content::Extents(extents), .. } => extents,
+        _ => &[],
+    }
+}
+
+/// Entries of a tree whose chunks are not renamed yet.
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<TreeEntry>,
+    ids: Vec<ChunkId>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, entry: TreeEntry) {
+        self.ids.extend(extents_of(&entry).iter().map(|extent| extent.chunk));
+        self.bytes += entry.path.len();
+        self.bytes += entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.entries.push(entry);
+    }
+
+    fn is_full(&self) -> bool {
+        self.ids.len() >= BATCH_EXTENTS
+            || self.entries.len() >= BATCH_ENTRIES
+            || self.bytes >= BATCH_ENTRY_BYTES
+    }
+}
+
+// --- learning names from what was copied before ---
+
+/// The newest point of each series about to be copied that is on both sides.
+fn newest_copied(
+    near: &Repository,
+    points: &[CommitInfo],
+    todo: &[CommitInfo],
+    known: &HashMap<Origin, CommitId>,
+) -> Vec<Pair> {
+    let series: BTreeSet<String> = todo.iter().map(|point| retain::series_of(&point.summary)).collect();
+    let mut newest: BTreeMap<String, Pair> = BTreeMap::new();
+    for point in points {
+        let name = retain::series_of(&point.summary);
+        if let Some(there) = known.get(&origin_of(near, point)).filter(|_| series.contains(&name)) {
+            newest.insert(name, Pair { near: point.id, far: *there });
+        }
+    }
+    newest.into_values().collect()
+}
+
+/// Walks these points on both sides in step.
+fn learn(far: &Repository, run: &Run<'_>, options: &ReaderOptions, pairs: &[Pair]) -> Result<(), Error> {
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    run.progress.note("learning what was copied before");
+    let there = far.reader(options.clone())?;
+    for pair in pairs {
+        match learn_point(run, &there, pair) {
+            Ok(()) => {}
+            // What cannot be learnt is read; that the point is damaged is for `check` to say.
+            Err(error) if error.is_damage() => {
+                tracing::debug!("nothing more is learnt from {}: {error}", pair.far);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn learn_point(run: &Run<'_>, there: &Reader, pair: &Pair) -> Result<(), Error> {
+    let (near, far) = (run.reader.manifest(&pair.near)?, there.manifest(&pair.far)?);
+    let far: BTreeMap<&str, &ManifestEntry> = far.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+    for entry in &near {
+        let Some(twin) = far.get(entry.name.as_str()).filter(|twin| twin.kind == entry.kind) else {
+            continue;
+        };
+        match entry.kind {
+            EntryKind::Bytes => learn_stream(run, there, &entry.root, &twin.root)?,
+            EntryKind::Tree => learn_tree(run, there, &entry.root, &twin.root)?,
+        }
+    }
+    Ok(())
+}
+
+fn learn_stream(run: &Run<'_>, there: &Reader, near: &Root, far: &Root) -> Result<(), Error> {
+    for (here, there) in run.reader.extents(near).zip(there.extents(far)) {
+        let (here, there) = (here?, there?);
+        if (here.offset, here.length) != (there.offset, there.length) {
+            break;
+        }
+        lock(&run.names).put(&here.id, there.id);
+    }
+    run.cancel.check()
+}
+
+fn learn_tree(run: &Run<'_>, there: &Reader, near: &Root, far: &Root) -> Result<(), Error> {
+    for (here, twin) in run.reader.tree(near).zip(there.tree(far)) {
+        let (here, twin) = (here?, twin?);
+        if here.path != twin.path {
+            break;
+        }
+        let (NodeKind::File { content: here, .. }, NodeKind::File { content: twin, .. }) =
+            (&here.kind, &twin.kind)
+        else {
+            continue;
+        };
+        match (here, twin) {
+            (Content::Extents(here), Content::Extents(twin)) if here.len() == twin.len() => {
+                for (here, twin) in here.iter().zip(twin) {
+                    if (here.offset, here.length) == (twin.offset, twin.length) {
+                        lock(&run.names).put(&here.chunk, twin.chunk);
+                    }
+                }
+            }
+            (Content::Stream(here), Content::Stream(twin)) => learn_stream(run, there, here, twin)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> ChunkId {
+        ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    #[test]
+    fn names_are_bounded_and_those_in_use_stay() {
+        let mut names = Names::new(100);
+        names.put(&id(0), id(1_000));
+        for number in 1..1_000 {
+            names.put(&id(number), id(number + 1_000));
+            // Asked for all the time, so never forgotten.
+            assert_eq!(names.get(&id(0)), Some(id(1_000)), "{number}");
+            assert!(names.young.len() + names.old.len() <= 100);
+        }
+        assert_eq!(names.get(&id(999)), Some(id(1_999)));
+        assert_eq!(names.get(&id(500)), None);
+    }
+}
