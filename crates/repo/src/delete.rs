@@ -97,7 +97,8 @@ impl Plan {
         policy: &Policy,
         zone: Zone<'_>,
     ) -> Result<Plan, Error> {
-        let points = retain::retain(points, policy, zone, repo.env().now())?;
+        let mut points = retain::retain(points, policy, zone, repo.env().now())?;
+        look_for_locks(repo, &mut points)?;
         Ok(Plan { repository: repo.id(), points })
     }
 
@@ -108,16 +109,20 @@ impl Plan {
         points: Vec<Point>,
         asked: &BTreeSet<CommitId>,
         last: bool,
-    ) -> Result<Plan, Refused> {
+    ) -> Result<Result<Plan, Refused>, Error> {
         let now = repo.env().now();
         let mut points: Vec<Decision> =
             points.into_iter().map(|point| Decision { point, keep: Vec::new() }).collect();
         let order = |one: &Decision| (one.point.series.clone(), one.point.time, one.point.id);
         points.sort_by_cached_key(order);
+        let is_asked = |one: &Decision| asked.contains(&one.point.id);
+        let mut wanted: Vec<Decision> = points.iter().filter(|one| is_asked(one)).cloned().collect();
+        look_for_locks(repo, &mut wanted)?;
+        let locked: BTreeMap<CommitId, Timestamp> =
+            wanted.iter().filter_map(|one| Some((one.point.id, one.point.locked_until?))).collect();
         // What is asked for and must stay.
         let mut refused: Vec<Decision> = Vec::new();
         for series in points.chunk_by_mut(|a, b| a.point.series == b.point.series) {
-            let is_asked = |one: &Decision| asked.contains(&one.point.id);
             let stays = |whole: bool| series.iter().any(|one| !is_asked(one) && (one.point.whole || !whole));
             let lost = |whole: bool| {
                 let newest = series.iter().rfind(|one| one.point.whole || !whole);
@@ -125,10 +130,11 @@ impl Plan {
             };
             let protected = if last { None } else { lost(true).or_else(|| lost(false)) };
             for one in series {
-                if !asked.contains(&one.point.id) {
+                if !is_asked(one) {
                     one.keep.push(Reason::NotAsked);
                     continue;
                 }
+                one.point.locked_until = locked.get(&one.point.id).copied();
                 let mut why: Vec<Reason> = one.point.holds.iter().cloned().map(Reason::Hold).collect();
                 why.extend(one.point.locked_until.filter(|until| *until > now).map(Reason::Locked));
                 why.extend((protected == Some(one.point.id)).then_some(Reason::LastGood));
@@ -137,7 +143,10 @@ impl Plan {
                 }
             }
         }
-        if refused.is_empty() { Ok(Plan { repository: repo.id(), points }) } else { Err(Refused(refused)) }
+        Ok(match refused.is_empty() {
+            true => Ok(Plan { repository: repo.id(), points }),
+            false => Err(Refused(refused)),
+        })
     }
 
     /// Every point and what is decided about it.
@@ -235,6 +244,50 @@ impl Plan {
         outcome.findings.sort_by(|a, b| (b.severity, &a.what).cmp(&(a.severity, &b.what)));
         Ok(outcome)
     }
+}
+
+/// Keeps what would be dropped and the store has locked. A bucket would answer such a deletion with a marker: nothing would
+/// be given back, and the point would look as if a thief had been at it.
+fn look_for_locks(repo: &Repository, decisions: &mut [Decision]) -> Result<(), Error> {
+    let Some(vault) = repo.store().vault() else { return Ok(()) };
+    let now = repo.env().now();
+    let drops: Vec<usize> = (0..decisions.len()).filter(|at| decisions[*at].is_drop()).collect();
+    let ids: Vec<CommitId> = drops.iter().map(|at| decisions[*at].point.id).collect();
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new((Vec::new(), None));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(id) = ids.get(at) else { return };
+            let lock = vault.lock_of(&id.key());
+            let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            match lock {
+                Ok(Some(lock)) if lock.until > now => found.0.push((at, lock.until)),
+                // A bucket without locks, and a point that has gone since, are none.
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::NotSupported { .. }) => {}
+                Err(error) => {
+                    found.1.get_or_insert(error);
+                    next.store(ids.len(), Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..THREADS.min(ids.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let (locked, failed) = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    for (at, until) in locked {
+        let one = &mut decisions[drops[at]];
+        one.point.locked_until = Some(until);
+        one.keep.push(Reason::Locked(until));
+    }
+    Ok(())
 }
 
 enum Fate {

@@ -39,11 +39,14 @@ pub fn run(ctx: &Context, args: Args) -> Result<Exit> {
     let touched: BTreeSet<String> =
         points.iter().filter(|point| asked.contains(&point.id)).map(|point| point.series.clone()).collect();
     let points = points.into_iter().filter(|point| touched.contains(&point.series)).collect();
-    let plan = Plan::of(&repo, points, &asked, args.last).map_err(|refused| {
+    let plan = block_in_place(|| Plan::of(&repo, points, &asked, args.last))?;
+    let plan = plan.map_err(|refused| {
         let held = refused.0.iter().any(|one| !one.point.holds.is_empty());
-        Failure::new(Exit::Refused, refused.to_string()).next(match held {
-            true => "`holdfast hold list` shows who holds them, `holdfast hold release` ends a hold",
-            false => "keep it, or say --last if it may be the last",
+        let locked = refused.0.iter().any(|one| one.point.locked_until.is_some());
+        Failure::new(Exit::Refused, refused.to_string()).next(match (held, locked) {
+            (true, _) => "`holdfast hold list` shows who holds them, `holdfast hold release` ends a hold",
+            (_, true) => "wait until the lock ends",
+            _ => "keep it, or say --last if it may be the last",
         })
     })?;
     let findings = holds.findings;

@@ -90,7 +90,8 @@ pub fn run(ctx: &Context, args: Args) -> Result<Exit> {
     select(&repo, &args, &mut commits)?;
     let holds = block_in_place(|| repo.holds())?;
     let points = delete::points(&commits, &holds.done, ctx.env.now());
-    let plan = Plan::by_policy(&repo, points, &policy, &|at| when::offset(&args.time_zone, at))?;
+    let zone = |at| when::offset(&args.time_zone, at);
+    let plan = block_in_place(|| Plan::by_policy(&repo, points, &policy, &zone))?;
     let found: Vec<Finding> = listed.into_iter().chain(holds.findings).collect();
     let zone = args.time_zone.iana_name().unwrap_or("UTC").to_owned();
     carry_out(

@@ -85,7 +85,7 @@ fn a_hold_keeps_a_point_from_retention_and_from_deletion() {
     let plan = by_policy(&repo, &last(1));
     assert_eq!(plan.drops().count(), 0);
     assert_eq!(plan.decisions()[0].keep, [Reason::Hold("legal".into())]);
-    let refused = Plan::of(&repo, listed(&repo), &[a[0], a[1]].into(), true).unwrap_err();
+    let refused = Plan::of(&repo, listed(&repo), &[a[0], a[1]].into(), true).unwrap().unwrap_err();
     assert_eq!(refused.0.len(), 2);
     assert!(refused.to_string().contains("hold: legal"), "{refused}");
     // The second ends by itself, and goes with its point.
@@ -195,7 +195,7 @@ fn the_last_good_point_is_deleted_only_if_that_is_said() {
     ];
     for (story, asked, protected) in cases {
         let asked: BTreeSet<CommitId> = asked.into_iter().collect();
-        let refused = match Plan::of(&repo, listed(&repo), &asked, false) {
+        let refused = match Plan::of(&repo, listed(&repo), &asked, false).unwrap() {
             Ok(plan) => {
                 assert_eq!(plan.drops().map(|point| point.id).collect::<BTreeSet<_>>(), asked, "{story}");
                 vec![]
@@ -203,10 +203,10 @@ fn the_last_good_point_is_deleted_only_if_that_is_said() {
             Err(Refused(refused)) => refused.into_iter().map(|one| one.point.id).collect(),
         };
         assert_eq!(refused, protected, "{story}");
-        let plan = Plan::of(&repo, listed(&repo), &asked, true).unwrap();
+        let plan = Plan::of(&repo, listed(&repo), &asked, true).unwrap().unwrap();
         assert_eq!(plan.drops().count(), asked.len(), "{story}, said so");
     }
-    let all = Plan::of(&repo, listed(&repo), &c.iter().copied().collect(), true).unwrap();
+    let all = Plan::of(&repo, listed(&repo), &c.iter().copied().collect(), true).unwrap().unwrap();
     assert_eq!(execute(&repo, all).done.deleted, c);
 }
 
@@ -286,4 +286,27 @@ fn a_store_that_refuses_to_delete_is_told_by_point_and_not_asked_for_ever() {
     );
     assert!(outcome.findings[0].message.contains("locked"));
     assert_eq!(there(&repo).len(), a.len());
+}
+
+#[test]
+fn what_the_store_locks_is_neither_retained_away_nor_deleted_until_the_lock_ends() {
+    use crate::immutable::LockPolicy;
+    use crate::store::vault::LockMode;
+    use crate::store::versioned::{Flaws, VersionedStore};
+
+    let env = Env::fixed(NOW, 1);
+    let store = Arc::new(VersionedStore::new(&env, Flaws::default()));
+    let lock = LockPolicy::new(LockMode::Governance, 10 * 86_400).unwrap();
+    let lasts = lock.lasts();
+    let options = InitOptions { kdf: Kdf::cheap(), lock: Some(lock), ..InitOptions::default() };
+    let repo = Repository::init(store, &Passphrase::new("x"), &options, &env).unwrap();
+    let a = points_of(&repo, &env, "/a", "...");
+    let plan = by_policy(&repo, &last(1));
+    assert_eq!(plan.drops().count(), 0);
+    assert!(matches!(plan.decisions()[0].keep[..], [Reason::Locked(until)] if until > env.now()));
+    let refused = Plan::of(&repo, listed(&repo), &[a[0]].into(), true).unwrap().unwrap_err();
+    assert!(refused.to_string().contains("locked until"), "{refused}");
+    env.advance(lasts);
+    let outcome = execute(&repo, by_policy(&repo, &last(1)));
+    assert_eq!((outcome.done.deleted.len(), outcome.findings.len()), (2, 0), "{:?}", outcome.findings);
 }
