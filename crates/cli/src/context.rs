@@ -12,9 +12,12 @@ use repo::id::HEADER;
 use repo::store::retry::RetryPolicy;
 use repo::store::{self, Store, StoreError, StoreOptions};
 use repo::{LocalOptions, Repository};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The variables that make an S3 account.
+const ACCOUNT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
 /// How long a store may take to say anything at all.
 const FIRST_WORD: Duration = Duration::from_secs(8);
@@ -134,8 +137,13 @@ impl Context {
             return Err(Failure::usage("no repository is named")
                 .next("name one with --repo or HOLDFAST_REPO: a directory or s3://BUCKET/PREFIX"));
         };
+        self.store_at(url, "")
+    }
+
+    /// The store a URL names; variables are first looked for with `prefix` before their names.
+    pub fn store_at(&self, url: &str, prefix: &str) -> Result<Arc<dyn Store>> {
         tokio::task::block_in_place(|| {
-            let options = self.store_options()?;
+            let options = self.store_options(prefix)?;
             if url.starts_with("s3://") {
                 // Once a backup is under way it is worth waiting minutes for a store that went away. One that
                 // does not answer the first question is more likely misspelt: told within seconds.
@@ -175,6 +183,20 @@ impl Context {
         }
     }
 
+    /// Another repository than `--repo` names, opened. `option` is what names the file with its passphrase.
+    pub fn other_repository(
+        &self,
+        url: &str,
+        password_file: Option<&Path>,
+        option: &str,
+        prefix: &str,
+    ) -> Result<Repository> {
+        let store = self.store_at(url, prefix)?;
+        let passphrase = passphrase::other(self, password_file, option, url)?;
+        let opened = tokio::task::block_in_place(|| Repository::open(store, &passphrase, &self.env))?;
+        Ok(opened.with_local(&self.local()))
+    }
+
     /// A client of the cluster.
     pub async fn client(&self) -> Result<kube::Client> {
         if let Some(client) = &self.given.client {
@@ -184,8 +206,16 @@ impl Context {
     }
 
     /// Credentials and endpoint of S3 from the variables every S3 tool reads.
-    fn store_options(&self) -> Result<StoreOptions> {
-        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    fn store_options(&self, prefix: &str) -> Result<StoreOptions> {
+        let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        // `HOLDFAST_TO_S3_ENDPOINT` before `HOLDFAST_S3_ENDPOINT`.
+        let own = |name: &str| set(&format!("{prefix}{}", name.trim_start_matches("HOLDFAST_")));
+        // Credentials belong together: none is completed from another account.
+        let own_account = !prefix.is_empty() && own("AWS_ACCESS_KEY_ID").is_some();
+        let var = |name: &str| match own_account && ACCOUNT.contains(&name) {
+            true => own(name),
+            false => own(name).or_else(|| set(name)),
+        };
         let mut options = StoreOptions { cancel: self.interrupt.cancel.clone(), ..StoreOptions::default() };
         let s3 = &mut options.s3;
         s3.endpoint = var("HOLDFAST_S3_ENDPOINT")

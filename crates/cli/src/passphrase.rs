@@ -15,6 +15,14 @@ pub fn existing(ctx: &Context) -> Result<Passphrase> {
     }
 }
 
+/// The passphrase of another repository.
+pub fn other(ctx: &Context, file: Option<&Path>, option: &str, url: &str) -> Result<Passphrase> {
+    match file {
+        Some(file) => from_file(file, option),
+        None => Ok(Passphrase::new(prompt(ctx, &format!("Passphrase of {url}: "))?)),
+    }
+}
+
 /// A passphrase that is about to be set; typed twice.
 pub fn new(ctx: &Context, file: Option<&Path>, option: &str) -> Result<Passphrase> {
     if let Some(file) = file {

@@ -445,7 +445,7 @@ fn r4_a_damaged_point_is_named_and_not_committed_and_the_others_are_copied() {
         .extents(&root)
         .map(Result::unwrap)
         .find(|extent| extent.offset + u64::from(extent.length) > 200_050);
-    let place = reader.locate(&hit.unwrap().id).unwrap();
+    let place = reader.locate(&hit.unwrap().id).unwrap().unwrap();
     let mut pack = store.get(&place.pack.key()).unwrap().to_vec();
     pack[(place.offset + place.sealed / 2) as usize] ^= 1;
     store.inner().tamper(&place.pack.key(), Some(pack.into()));
@@ -479,7 +479,7 @@ fn a_damaged_chunk_of_small_files_names_a_file() {
     let tree = reader.manifest(&one.id).unwrap()[3].root;
     let entry = reader.tree(&tree).map(Result::unwrap).find(|entry| entry.path == b"c-dir/f00010").unwrap();
     let NodeKind::File { content: Content::Extents(extents), .. } = entry.kind else { panic!() };
-    let place = reader.locate(&extents[1].chunk).unwrap();
+    let place = reader.locate(&extents[1].chunk).unwrap().unwrap();
     let mut pack = store.get(&place.pack.key()).unwrap().to_vec();
     pack[(place.offset + 5) as usize] ^= 1;
     store.inner().tamper(&place.pack.key(), Some(pack.into()));

@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod browse;
 pub mod check;
+pub mod copy;
 pub mod delete;
 pub mod diff;
 pub mod discover;

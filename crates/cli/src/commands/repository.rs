@@ -27,6 +27,8 @@ pub enum Command {
     Undelete(immutable::Undelete),
     /// Extend the locks of what the recovery points need
     Renew(immutable::Renew),
+    /// Copy recovery points to another repository
+    Copy(super::copy::Args),
     /// List and add keys
     #[command(subcommand)]
     Key(Key),
@@ -39,6 +41,13 @@ pub struct Init {
     pub kdf: Kdf,
     #[command(flatten)]
     pub locks: immutable::Locks,
+    /// Cut and name content as this repository does, so that copies between the two need not read what the other
+    /// has, and share it with what is backed up there; all other secrets are different
+    #[arg(long, value_name = "URL")]
+    pub like: Option<String>,
+    /// The file that holds the passphrase of that repository; without it, it is asked for
+    #[arg(long, value_name = "FILE", requires = "like")]
+    pub like_password_file: Option<PathBuf>,
 }
 
 /// What it costs to try a passphrase.
@@ -108,6 +117,7 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Probe => immutable::run_probe(ctx),
         Command::Undelete(args) => immutable::run_undelete(ctx, &args),
         Command::Renew(args) => immutable::run_renew(ctx, &args),
+        Command::Copy(args) => super::copy::run(ctx, &args),
         Command::Key(Key::List) => key_list(ctx),
         Command::Key(Key::Add(args)) => key_add(ctx, &args),
         Command::Key(Key::Remove(args)) => key_remove(ctx, &args),
@@ -117,10 +127,19 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
 /// Creates the repository.
 pub fn init(ctx: &Context, args: &Init) -> Result<Repository> {
     let store = ctx.store()?;
+    let like = match &args.like {
+        Some(url) => Some(ctx.other_repository(
+            url,
+            args.like_password_file.as_deref(),
+            "--like-password-file",
+            "HOLDFAST_LIKE_",
+        )?),
+        None => None,
+    };
     let passphrase = passphrase::new(ctx, ctx.global.password_file.as_deref(), "--password-file")?;
     let _changing = ctx.interrupt.changing()?;
     let lock = args.locks.policy()?;
-    let options = InitOptions { kdf: kdf(&args.kdf), lock, ..InitOptions::default() };
+    let options = InitOptions { kdf: kdf(&args.kdf), lock, like, ..InitOptions::default() };
     let made = block_in_place(|| Repository::init(store, &passphrase, &options, &ctx.env))?;
     Ok(made.with_local(&ctx.local()))
 }

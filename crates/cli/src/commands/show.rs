@@ -76,6 +76,9 @@ fn print(ctx: &Context, args: &Args, info: &CommitInfo, point: &Point) {
         ));
     }
     out.line(format!("  written by   holdfast {}", word(&meta.holdfast)));
+    if let Some(origin) = &info.summary.origin {
+        out.line(format!("  copied from  repository {}, point {}", origin.repository, origin.commit.short()));
+    }
     out.line("");
     objects(ctx, args, point);
     out.line("");
