@@ -148,6 +148,29 @@ EOF
   s3_request DELETE "$bucket/ready"
 }
 
+# Two servers that do less, to see that it is noticed. Both are for the tests of the store alone.
+start_moto() {
+  apt_install curl
+  "$real/get" moto >/dev/null
+  local ports
+  free_ports 1
+  serve moto "$moto_dir/moto_server" -H 127.0.0.1 -p "${ports[0]}"
+  tell HOLDFAST_TEST_MOTO_ENDPOINT "http://127.0.0.1:${ports[0]}"
+  wait_for moto "moto answered" curl -sS --fail --max-time 5 "$HOLDFAST_TEST_MOTO_ENDPOINT/"
+}
+
+start_rclone() {
+  apt_install curl
+  "$real/get" rclone >/dev/null
+  local ports
+  free_ports 1
+  mkdir -p "$state/rclone"
+  serve rclone "$rclone_dir/rclone" --config /dev/null serve s3 --addr "127.0.0.1:${ports[0]}" \
+    --auth-key holdfast-test,holdfast-test-secret "$state/rclone"
+  tell HOLDFAST_TEST_RCLONE_ENDPOINT "http://127.0.0.1:${ports[0]}"
+  wait_for rclone "rclone answered" listening "${ports[0]}"
+}
+
 s3_request() { # METHOD KEY CURL-OPTION...
   local method=$1 key=$2
   shift 2
@@ -253,13 +276,13 @@ current-context: test
 EOF
 }
 
-start_servers() { # kube,s3
+start_servers() { # kube,s3,…
   local server servers
   IFS=, read -ra servers <<<"$1"
   for server in "${servers[@]}"; do
     case $server in
-      kube | s3) "start_$server" ;;
-      *) die "unknown server $server: there are kube and s3" ;;
+      kube | s3 | moto | rclone) "start_$server" ;;
+      *) die "unknown server $server: there are kube, s3, moto and rclone" ;;
     esac
   done
 }

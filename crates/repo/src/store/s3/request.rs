@@ -86,8 +86,11 @@ impl Signer {
         for (at, (name, value)) in request.query.iter().enumerate() {
             url.push(if at == 0 { '?' } else { '&' });
             encode(&mut url, name, false);
-            url.push('=');
-            encode(&mut url, value, false);
+            // As every client writes it; there are services that do not know `?retention=`.
+            if !value.is_empty() {
+                url.push('=');
+                encode(&mut url, value, false);
+            }
         }
         let hash = digest(&SHA256, &request.body);
         let mut http = HttpRequest::new(HttpRequestBody::from(request.body.clone()));

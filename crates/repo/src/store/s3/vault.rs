@@ -74,7 +74,7 @@ impl S3Store {
             request = request.query("versionId", id);
         }
         let answer = match self.ask(key, request) {
-            Ok(answer) => answer.text(),
+            Ok(answer) => answer,
             // No lock at all is an error to the services, each in its own words. An object that is not there
             // is told apart by asking for it.
             Err(StoreError::NotFound { .. } | StoreError::Invalid { .. } | StoreError::Other { .. })
@@ -84,8 +84,14 @@ impl S3Store {
             }
             Err(error) => return Err(error),
         };
-        let Some(mode) = xml::text(&answer, "Mode").filter(|mode| !mode.is_empty()) else { return Ok(None) };
-        let until = xml::text(&answer, "RetainUntilDate").and_then(|date| parse_rfc3339(&date));
+        // A service that does not know the question answers with the object, and with its lock in the headers.
+        let said = |element, header: &str| {
+            answer.header(header).map(str::to_owned).or_else(|| xml::text(&answer.text(), element))
+        };
+        let mode = said("Mode", "x-amz-object-lock-mode").filter(|mode| !mode.is_empty());
+        let Some(mode) = mode else { return Ok(None) };
+        let until = said("RetainUntilDate", "x-amz-object-lock-retain-until-date");
+        let until = until.and_then(|date| parse_rfc3339(&date));
         match (mode.parse(), until) {
             (Ok(mode), Some(until)) => Ok(Some(Lock { until, mode })),
             _ => Err(self.strange(key, "a lock without a mode or a date")),
