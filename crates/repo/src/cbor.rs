@@ -51,6 +51,10 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
+    pub(crate) fn with_capacity(bytes: usize) -> Encoder {
+        Encoder { out: Vec::with_capacity(bytes) }
+    }
+
     fn head(&mut self, major: u8, value: u64) -> &mut Self {
         let major = major << 5;
         match value {

@@ -1,4 +1,5 @@
-//! The secrets of a repository and all that is done with them: the only file that sees a key.
+//! The secrets of a repository and all that is done with them: the only file that sees one. (What opens them is in
+//! `secret.rs`, how they are wrapped in `keys.rs`.)
 //!
 //! | secret | for |
 //! |---|---|
@@ -10,7 +11,7 @@
 //! | `read` pair | chunks, and the roots of commits |
 //!
 //! A key object holds the secrets of one capability (R5). Data is sealed to a public key, so that who may
-//! put cannot read back what others wrote. Rotating a passphrase wraps the same secrets again; no data is
+//! put cannot read back what others wrote. Rotation wraps the same secrets again; no data is
 //! ever encrypted anew.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -29,71 +30,6 @@ pub(crate) const TAG_LEN: usize = 16;
 pub(crate) const PUBLIC_LEN: usize = 32;
 /// Bytes of a pack header.
 pub(crate) const PACK_HEADER_LEN: usize = 48;
-
-/// What a user knows. Wiped when dropped; never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Passphrase(Vec<u8>);
-
-impl Passphrase {
-    /// From the bytes as the user gave them (a caller strips the line end of a file).
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Passphrase {
-        Passphrase(bytes.into())
-    }
-
-    /// Whether there is none. Such a passphrase makes no key: there is no default password (R5).
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl std::fmt::Debug for Passphrase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Passphrase(…)")
-    }
-}
-
-/// How much work it is to try a passphrase: argon2id, RFC 9106.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kdf {
-    /// Memory in KiB.
-    pub memory_kib: u32,
-    /// Passes over it.
-    pub passes: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
-
-impl Default for Kdf {
-    /// 48 MiB, 4 passes, 1 lane: a tenth of a second, and dear to try in bulk. As much memory traffic as the 64 MiB and
-    /// 3 passes that RFC 9106 suggests where memory is scarce, with a peak that is lower than that of the work itself.
-    fn default() -> Kdf {
-        Kdf { memory_kib: 48 * 1024, passes: 4, lanes: 1 }
-    }
-}
-
-impl Kdf {
-    /// The least there is, for tests: no protection of anything.
-    pub fn cheap() -> Kdf {
-        Kdf { memory_kib: 8, passes: 1, lanes: 1 }
-    }
-
-    /// A key object comes from the store and must not be able to exhaust its reader.
-    fn check(&self) -> Result<(), String> {
-        let sane = self.memory_kib <= 4 * 1024 * 1024 && self.passes <= 64 && (1..=64).contains(&self.lanes);
-        if sane { Ok(()) } else { Err(format!("key derivation parameters out of bounds: {self:?}")) }
-    }
-
-    fn derive(&self, passphrase: &Passphrase, salt: &[u8]) -> Result<Zeroizing<[u8; 32]>, String> {
-        self.check()?;
-        let params = argon2::Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-            .map_err(|error| format!("key derivation parameters: {error}"))?;
-        let mut key = Zeroizing::new([0; 32]);
-        argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into(&passphrase.0, salt, key.as_mut_slice())
-            .map_err(|error| format!("key derivation: {error}"))?;
-        Ok(key)
-    }
-}
 
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 struct Secret([u8; 32]);
@@ -130,15 +66,6 @@ impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Keys({})", self.capability)
     }
-}
-
-/// A bundle of secrets under a passphrase, as a key object holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wrapped {
-    pub kdf: Kdf,
-    pub salt: [u8; 32],
-    pub nonce: [u8; NONCE_LEN],
-    pub bundle: Vec<u8>,
 }
 
 impl Keys {
@@ -188,7 +115,8 @@ impl Keys {
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let own = [&self.id_key, &self.chunker_key, &self.list_secret, &self.read_secret];
-        let mut e = Encoder::default();
+        // As long as a bundle gets, so that no copy of the secrets is left behind by a reallocation.
+        let mut e = Encoder::with_capacity(320);
         e.map(5 + own.iter().filter(|secret| secret.is_some()).count());
         e.uint(0).uint(match self.capability {
             Capability::Put => 1,
@@ -262,42 +190,33 @@ impl Keys {
         })
     }
 
-    /// Puts the secrets under a passphrase. `header` is the bytes of `holdfast.json`: bound in, so that a
+    /// The bundle of these secrets under a wrapping key. `header` is the bytes of `holdfast.json`: bound in, so that a
     /// changed header opens no key.
     pub(crate) fn wrap(
         &self,
-        passphrase: &Passphrase,
-        kdf: Kdf,
+        wrapping: &[u8; 32],
+        nonce: [u8; NONCE_LEN],
         header: &[u8],
-        env: &Env,
-    ) -> Result<Wrapped, Error> {
-        if passphrase.is_empty() {
-            return Err(Error::invalid("the passphrase is empty; a repository has no default password"));
-        }
-        let (mut salt, mut nonce) = ([0; 32], [0; NONCE_LEN]);
-        env.random(&mut salt)?;
-        env.random(&mut nonce)?;
-        let key = cipher(&*kdf.derive(passphrase, &salt).map_err(Error::failed)?)?;
+    ) -> Result<Vec<u8>, Error> {
         let plain = self.encode();
         // Room for the tag, so that no copy of the secrets is left behind by a reallocation.
         let mut bundle = Vec::with_capacity(plain.len() + TAG_LEN);
         bundle.extend_from_slice(&plain);
-        seal_in_place(&key, nonce, &bundle_aad(header, self.capability), &mut bundle)?;
-        Ok(Wrapped { kdf, salt, nonce, bundle })
+        seal_in_place(&cipher(wrapping)?, nonce, &bundle_aad(header, self.capability), &mut bundle)?;
+        Ok(bundle)
     }
 
-    /// Opens a wrapped bundle; `Ok(None)` if this passphrase (or header) is not the one.
+    /// Opens a wrapped bundle; `Ok(None)` if this wrapping key (or header) is not the one.
     pub(crate) fn unwrap(
-        wrapped: &Wrapped,
+        wrapping: &[u8; 32],
+        nonce: [u8; NONCE_LEN],
+        bundle: &[u8],
         capability: Capability,
-        passphrase: &Passphrase,
         header: &[u8],
     ) -> Result<Option<Keys>, String> {
-        let key = wrapped.kdf.derive(passphrase, &wrapped.salt)?;
-        let key = cipher(&key).map_err(|error| error.to_string())?;
-        let mut bundle = Zeroizing::new(wrapped.bundle.clone());
-        let aad = bundle_aad(header, capability);
-        let Some(plain) = open_in_place(&key, wrapped.nonce, &aad, &mut bundle) else {
+        let key = cipher(wrapping).map_err(|error| error.to_string())?;
+        let mut bundle = Zeroizing::new(bundle.to_vec());
+        let Some(plain) = open_in_place(&key, nonce, &bundle_aad(header, capability), &mut bundle) else {
             return Ok(None);
         };
         let keys = Keys::decode(plain)?;
@@ -646,7 +565,7 @@ impl hkdf::KeyType for Len32 {
 }
 
 /// HKDF-SHA256 with info `holdfast v1 <context>`.
-fn hkdf(salt: &[u8], ikm: &[u8], context: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
+pub(crate) fn hkdf(salt: &[u8], ikm: &[u8], context: &str) -> Result<Zeroizing<[u8; 32]>, Error> {
     let mut key = Zeroizing::new([0; 32]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
         .extract(ikm)
@@ -733,14 +652,13 @@ mod tests {
     const CAPABILITIES: [Capability; 3] = [Capability::Put, Capability::List, Capability::Read];
 
     #[test]
-    fn r5_a_passphrase_opens_its_bundle_and_nothing_else_does() {
-        let (header, env) = (b"{header}", Env::fixed(1, 2));
-        let (right, wrong) = (Passphrase::new("right"), Passphrase::new("wrong"));
+    fn r5_a_wrapping_key_opens_its_bundle_and_nothing_else_does() {
+        let (header, right, wrong, nonce) = (b"{header}", [1; 32], [2; 32], [3; 12]);
         for capability in CAPABILITIES {
             let keys = keys().restrict(capability).unwrap();
-            let wrapped = keys.wrap(&right, Kdf::cheap(), header, &env).unwrap();
-            let open = |wrapped: &Wrapped, capability, passphrase, header: &[u8]| {
-                Keys::unwrap(wrapped, capability, passphrase, header).unwrap()
+            let wrapped = keys.wrap(&right, nonce, header).unwrap();
+            let open = |bundle: &[u8], capability, key, header: &[u8]| {
+                Keys::unwrap(key, nonce, bundle, capability, header).unwrap()
             };
             let opened = open(&wrapped, capability, &right, header).unwrap();
             assert_eq!(*opened.encode(), *keys.encode());
@@ -755,9 +673,9 @@ mod tests {
                     "the word in the object is bound in"
                 );
             }
-            for at in 0..wrapped.bundle.len() {
+            for at in 0..wrapped.len() {
                 let mut changed = wrapped.clone();
-                changed.bundle[at] ^= 1;
+                changed[at] ^= 1;
                 assert!(open(&changed, capability, &right, header).is_none());
             }
         }
@@ -784,29 +702,6 @@ mod tests {
         let mut foreign = keys.clone();
         foreign.read_public[0] ^= 1;
         assert!(Keys::decode(&foreign.encode()).unwrap_err().contains("does not belong"));
-    }
-
-    #[test]
-    fn there_is_no_default_password_and_a_passphrase_is_never_printed() {
-        let wrapped = keys().wrap(&Passphrase::new(""), Kdf::cheap(), b"", &Env::fixed(1, 2));
-        assert!(matches!(wrapped, Err(Error::Invalid { .. })));
-        assert_eq!(format!("{:?}", Passphrase::new("secret")), "Passphrase(…)");
-        assert_eq!(format!("{:?}", keys()), "Keys(read)");
-    }
-
-    #[test]
-    fn a_hostile_key_object_does_not_exhaust_its_reader() {
-        let mut wrapped = keys().wrap(&Passphrase::new("p"), Kdf::cheap(), b"", &Env::fixed(1, 2)).unwrap();
-        for kdf in [
-            Kdf { memory_kib: u32::MAX, passes: 1, lanes: 1 },
-            Kdf { memory_kib: 8, passes: 65, lanes: 1 },
-            Kdf { memory_kib: 8, passes: 1, lanes: 0 },
-            Kdf { memory_kib: 8, passes: 0, lanes: 1 },
-            Kdf { memory_kib: 8, passes: 1, lanes: 64 },
-        ] {
-            wrapped.kdf = kdf;
-            assert!(Keys::unwrap(&wrapped, Capability::Read, &Passphrase::new("p"), b"").is_err(), "{kdf:?}");
-        }
     }
 
     #[test]

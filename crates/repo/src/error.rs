@@ -4,6 +4,7 @@
 //! failure inside a writer is reported by every call that follows it.
 
 use crate::id::{ChunkId, PackId};
+use crate::keys::KeyKind;
 use crate::object::Capability;
 use crate::store::StoreError;
 
@@ -52,19 +53,30 @@ pub enum Error {
         known: u64,
     },
 
-    /// No key object opens with this passphrase.
-    #[error("the passphrase opens none of the {tried} key(s) of {url}{note}")]
-    WrongPassphrase {
+    /// No key object opens with what was given.
+    #[error("the {given} opens none of the {tried} key(s) of its kind at {url}{note}")]
+    WrongKey {
         /// Where.
         url: String,
-        /// How many key objects were tried.
+        /// What was given.
+        given: KeyKind,
+        /// How many key objects of its kind were tried.
         tried: usize,
         /// What else is to be known, such as key objects that are damaged; starts with `; ` or is empty.
         note: String,
     },
 
+    /// The KMS plugin is not there, not well, or refuses to make a new key.
+    #[error("the KMS plugin at {plugin} cannot be used: {what}")]
+    KeyPlugin {
+        /// Its address.
+        plugin: String,
+        /// What is wrong.
+        what: String,
+    },
+
     /// The key that opened the repository does not grant this.
-    #[error("this needs the {needed} capability, and the passphrase given opens the {held} key only")]
+    #[error("this needs the {needed} capability, and the key in use has the {held} capability only")]
     NotPermitted {
         /// What would be needed.
         needed: Capability,

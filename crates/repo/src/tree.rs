@@ -210,11 +210,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::crypto::{Kdf, Passphrase};
     use crate::env::Env;
     use crate::object::CommitDraft;
     use crate::reader::ReaderOptions;
     use crate::repo::{InitOptions, Repository};
+    use crate::secret::{Kdf, Passphrase};
     use crate::store::mem::MemStore;
     use crate::writer::WriterOptions;
 

@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::crypto::Passphrase;
 use crate::env::{Env, rfc3339};
 use crate::error::Error;
 use crate::id::{COMMITS, CommitId, HEADER, HOLDS, HoldId, INDEX, KEYS, PACKS, PackId, SegmentId};
 use crate::immutable::{each, lock_in_header};
 use crate::monitor::{Finding, Outcome};
-use crate::repo::{key_id_fits, opens};
+use crate::keys::{key_id_fits, opens};
+use crate::secret::Unlock;
 use crate::store::vault::{Lock, Vault, Version};
 use crate::store::{Store, StoreError};
 
@@ -88,9 +88,9 @@ pub struct Undeleted {
 /// One object's versions, the newest first.
 type Versions = Vec<Version>;
 
-/// Looks for what somebody deleted or overwrote. The passphrase tells the right header, should there be several; without
-/// one, the header is left out.
-pub fn plan(store: &dyn Store, passphrase: Option<&Passphrase>) -> Result<Plan, Error> {
+/// Looks for what somebody deleted or overwrote. What opens the repository tells the right header, should there be
+/// several; without it, the header is left out.
+pub fn plan(store: &dyn Store, unlock: Option<Unlock<'_>>) -> Result<Plan, Error> {
     let Some(vault) = store.vault() else {
         return Err(Error::invalid(format!("{} keeps no versions", store.url())));
     };
@@ -98,8 +98,8 @@ pub fn plan(store: &dyn Store, passphrase: Option<&Passphrase>) -> Result<Plan, 
     for folder in FOLDERS {
         if folder == HEADER {
             let versions = suspects(vault, HEADER)?;
-            if let (Some(versions), Some(passphrase)) = (versions.into_iter().next(), passphrase) {
-                plan_header(vault, versions, passphrase, &mut plan)?;
+            if let (Some(versions), Some(unlock)) = (versions.into_iter().next(), unlock) {
+                plan_header(vault, versions, unlock, &mut plan)?;
             }
             continue;
         }
@@ -186,11 +186,11 @@ fn step_to(key: &str, versions: &Versions, at: usize) -> Judged {
     })
 }
 
-/// Of several headers the right one is that with which the passphrase opens a key.
+/// Of several headers the right one is that with which a key opens.
 fn plan_header(
     vault: &dyn Vault,
     versions: Versions,
-    passphrase: &Passphrase,
+    unlock: Unlock<'_>,
     plan: &mut Plan,
 ) -> Result<(), Error> {
     let mut keys: BTreeMap<String, Bytes> = BTreeMap::new();
@@ -209,7 +209,7 @@ fn plan_header(
             Err(error) if error.is_loss() => continue,
             Err(error) => return Err(error.into()),
         };
-        if keys.values().any(|key| opens(&header, key, passphrase)) {
+        if keys.values().any(|key| opens(&header, key, unlock)) {
             if let Judged::Step(step) = step_to(HEADER, &versions, at) {
                 plan.steps.push(step);
             }
@@ -219,7 +219,7 @@ fn plan_header(
     plan.findings.push(Finding::error(
         "no-version-right",
         HEADER,
-        "somebody changed it, and the passphrase opens a key with none of its versions",
+        "somebody changed it, and what was given opens a key with none of its versions",
     ));
     Ok(())
 }
@@ -356,7 +356,7 @@ mod tests {
         }
 
         fn undelete(&self) -> Outcome<Undeleted> {
-            plan(&self.bucket, Some(&passphrase())).unwrap().execute(&self.bucket, &self.env).unwrap()
+            plan(&self.bucket, Some((&passphrase()).into())).unwrap().execute(&self.bucket, &self.env).unwrap()
         }
     }
 
@@ -383,7 +383,7 @@ mod tests {
                 attack(&site.bucket, key);
             }
             assert!(site.open().is_err() && site.restore().is_err(), "{name}");
-            let planned = plan(&site.bucket, Some(&passphrase())).unwrap();
+            let planned = plan(&site.bucket, Some((&passphrase()).into())).unwrap();
             assert_eq!(
                 (planned.steps.len(), planned.findings.len()),
                 (before.len(), 0),
@@ -404,7 +404,7 @@ mod tests {
                 assert!(site.bucket.lock_of(&key).unwrap().is_some(), "{name}: {key}");
             }
             assert_eq!(
-                plan(&site.bucket, Some(&passphrase())).unwrap(),
+                plan(&site.bucket, Some((&passphrase()).into())).unwrap(),
                 Plan::default(),
                 "{name}: and no more"
             );

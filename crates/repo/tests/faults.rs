@@ -111,7 +111,7 @@ impl History {
                             || text.contains("cut short")
                     }
                     Error::Damaged { object, .. } | Error::Missing { object, .. } => !object.is_empty(),
-                    Error::WrongPassphrase { note, .. } => !note.is_empty(),
+                    Error::WrongKey { note, .. } => !note.is_empty(),
                     Error::NoRepository { .. } => false,
                     _ => false,
                 };
@@ -126,7 +126,7 @@ impl History {
         env.advance(turn as i64 * 3_600_000_000_000);
         let opened = Repository::open(self.store.clone(), &passphrase(), &env);
         // A header that came over a bad wire opens no key: the only error that cannot tell more.
-        if let Err(Error::WrongPassphrase { .. } | Error::NewerFormat { .. }) = &opened
+        if let Err(Error::WrongKey { .. } | Error::NewerFormat { .. }) = &opened
             && (self.story.contains("flipped") || self.story.contains("all of it"))
         {
             return opened.ok();

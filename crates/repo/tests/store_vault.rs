@@ -223,7 +223,7 @@ fn s3_a_thief_with_every_verb_destroys_nothing() {
     }
     let open = || Repository::open(store.clone(), &Passphrase::new("x"), &Env::real());
     assert!(open().is_err(), "it looks destroyed");
-    let plan = repo::undelete::plan(&*store, Some(&Passphrase::new("x"))).unwrap();
+    let plan = repo::undelete::plan(&*store, Some((&Passphrase::new("x")).into())).unwrap();
     assert_eq!((plan.steps.len(), plan.findings.len()), (kept.len(), 0), "{plan:?}");
     let done = plan.execute(&*store, &Env::real()).unwrap();
     assert_eq!(done.findings, []);

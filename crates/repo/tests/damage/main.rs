@@ -458,7 +458,7 @@ fn a_damaged_header_opens_nothing_and_is_found_by_who_has_it_open() {
         let known = matches!(
             error,
             Error::Damaged { .. }
-                | Error::WrongPassphrase { .. }
+                | Error::WrongKey { .. }
                 | Error::NewerFormat { .. }
                 | Error::NoRepository { .. }
         );
@@ -515,7 +515,7 @@ fn a_damaged_key_opens_nothing_and_the_other_key_opens_all() {
                 match Repository::open(Arc::new(store.clone()), &Passphrase::new(*word), &env) {
                     Ok(repo) => Some(repo),
                     Err(error) => {
-                        assert!(matches!(error, Error::WrongPassphrase { .. }), "{error:?}");
+                        assert!(matches!(error, Error::WrongKey { .. }), "{error:?}");
                         // Who cannot get in hears that it may not be the passphrase.
                         assert_eq!(error.to_string().contains("damaged"), !gone, "{error}");
                         None
