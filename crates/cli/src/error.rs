@@ -138,12 +138,17 @@ impl From<repo::Error> for Failure {
             E::Store(e) => return Failure::from(e.clone()),
             E::NoRepository { .. } | E::NoSuchCommit { .. } => (Exit::NotFound, None),
             E::Exists { .. } | E::NotEmpty { .. } | E::NewerFormat { .. } => (Exit::Refused, None),
-            E::WrongPassphrase { .. } => {
-                (Exit::Denied, Some("check --password-file or HOLDFAST_PASSWORD_FILE"))
-            }
-            E::NotPermitted { .. } => {
-                (Exit::Denied, Some("use the passphrase of a key with that capability"))
-            }
+            E::WrongKey { .. } => (
+                Exit::Denied,
+                Some(
+                    "check what opens it: --password-file (HOLDFAST_PASSWORD_FILE), --key-file, --kms or --recovery-key-file",
+                ),
+            ),
+            E::NotPermitted { .. } => (Exit::Denied, Some("use a key with that capability")),
+            E::KeyPlugin { .. } => (
+                Exit::Unreachable,
+                Some("see that the plugin runs and is healthy, then run the same command again"),
+            ),
             E::Damaged { .. } | E::Missing { .. } => (Exit::Damaged, None),
             E::Ambiguous { .. } | E::Invalid { .. } => (Exit::Usage, None),
             E::Cancelled => (Exit::Interrupted, None),

@@ -9,10 +9,12 @@ mod context;
 mod demo;
 mod error;
 mod interrupt;
+mod kms;
 mod output;
 mod passphrase;
 mod picking;
 mod progress;
+mod unlock;
 mod volumes;
 mod when;
 

@@ -2,17 +2,14 @@
 
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result, io};
-use repo::Passphrase;
+use repo::{Passphrase, Zeroizing};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
-/// The passphrase of the repository this run works with.
-pub fn existing(ctx: &Context) -> Result<Passphrase> {
-    match &ctx.global.password_file {
-        Some(file) => from_file(file, "--password-file"),
-        None => Ok(Passphrase::new(prompt(ctx, "Passphrase: ")?)),
-    }
+/// The passphrase of the repository this run works with, typed.
+pub fn ask(ctx: &Context) -> Result<Passphrase> {
+    Ok(Passphrase::new(prompt(ctx, "Passphrase: ")?))
 }
 
 /// The passphrase of another repository.
@@ -24,26 +21,29 @@ pub fn other(ctx: &Context, file: Option<&Path>, option: &str, url: &str) -> Res
 }
 
 /// A passphrase that is about to be set; typed twice.
-pub fn new(ctx: &Context, file: Option<&Path>, option: &str) -> Result<Passphrase> {
-    if let Some(file) = file {
-        return from_file(file, option);
-    }
-    let first = prompt(ctx, "New passphrase: ")?;
-    let again = prompt(ctx, "Again: ")?;
+pub fn ask_twice(ctx: &Context) -> Result<Passphrase> {
+    let first = Zeroizing::new(prompt(ctx, "New passphrase: ")?);
+    let again = Zeroizing::new(prompt(ctx, "Again: ")?);
     if first != again {
         return Err(Failure::usage("the two passphrases differ; nothing was changed"));
     }
-    Ok(Passphrase::new(first))
+    Ok(Passphrase::new(first.to_vec()))
 }
 
-fn from_file(file: &Path, option: &str) -> Result<Passphrase> {
-    let mut bytes = std::fs::read(file).map_err(|e| {
+/// What a file holds; wiped when dropped.
+pub fn read_file(file: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>> {
+    std::fs::read(file).map(Zeroizing::new).map_err(|e| {
         let mut failure = io(format!("cannot read {option} {}", file.display()), &e);
         if failure.exit == Exit::NotFound {
             failure.exit = Exit::Usage;
         }
-        failure.next("name a file that holds the passphrase on one line")
-    })?;
+        failure.next("name a file that can be read")
+    })
+}
+
+/// A passphrase that is the one line of a file.
+pub fn from_file(file: &Path, option: &str) -> Result<Passphrase> {
+    let mut bytes = read_file(file, option)?;
     // One line end belongs to the editor that wrote the file, not to the passphrase.
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
@@ -55,14 +55,15 @@ fn from_file(file: &Path, option: &str) -> Result<Passphrase> {
         return Err(Failure::usage(format!("{option} {} is empty", file.display()))
             .next("write the passphrase into it; a repository has no default passphrase"));
     }
-    Ok(Passphrase::new(bytes))
+    Ok(Passphrase::new(bytes.to_vec()))
 }
 
 fn prompt(ctx: &Context, text: &str) -> Result<Vec<u8>> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err(Failure::usage("no passphrase: standard input is not a terminal to ask on")
-            .next("name a file with --password-file or HOLDFAST_PASSWORD_FILE"));
+        return Err(Failure::usage("no passphrase: standard input is not a terminal to ask on").next(
+            "name what opens the repository: --password-file (HOLDFAST_PASSWORD_FILE), --key-file or --kms",
+        ));
     }
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot read the passphrase: {e}"));
     let before = tcgetattr(&stdin).map_err(|e| failed(e.into()))?;

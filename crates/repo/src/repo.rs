@@ -395,11 +395,7 @@ impl Repository {
     }
 
     fn index_source(&self) -> index::Source {
-        index::Source {
-            store: self.0.store.clone(),
-            keys: self.0.opened.keys.clone(),
-            local: self.1.clone(),
-        }
+        index::Source { store: self.0.store.clone(), keys: self.0.opened.keys.clone(), local: self.1.clone() }
     }
 
     /// One index segment, whole.

@@ -18,8 +18,8 @@ use crate::env::{Env, rfc3339};
 use crate::error::Error;
 use crate::id::{COMMITS, CommitId, HEADER, HOLDS, HoldId, INDEX, KEYS, PACKS, PackId, SegmentId};
 use crate::immutable::{each, lock_in_header};
-use crate::monitor::{Finding, Outcome};
 use crate::keys::{key_id_fits, opens};
+use crate::monitor::{Finding, Outcome};
 use crate::secret::Unlock;
 use crate::store::vault::{Lock, Vault, Version};
 use crate::store::{Store, StoreError};
@@ -356,7 +356,10 @@ mod tests {
         }
 
         fn undelete(&self) -> Outcome<Undeleted> {
-            plan(&self.bucket, Some((&passphrase()).into())).unwrap().execute(&self.bucket, &self.env).unwrap()
+            plan(&self.bucket, Some((&passphrase()).into()))
+                .unwrap()
+                .execute(&self.bucket, &self.env)
+                .unwrap()
         }
     }
 

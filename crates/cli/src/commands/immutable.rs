@@ -4,7 +4,7 @@ use super::{exit_for, print_findings};
 use crate::context::Context;
 use crate::error::{Exit, Result};
 use crate::output::{Output, counted};
-use crate::passphrase;
+use crate::unlock;
 use crate::when;
 use repo::immutable::RenewOptions;
 use repo::store::probe::{Probe, probe};
@@ -186,8 +186,8 @@ const NOTHING: &str = "Nothing was deleted or overwritten by anybody else.";
 /// `repo undelete`. Not through an open repository: its header and keys may be among what is gone.
 pub fn run_undelete(ctx: &Context, args: &Undelete) -> Result<Exit> {
     let store = ctx.store()?;
-    let passphrase = passphrase::existing(ctx)?;
-    let plan = block_in_place(|| undelete::plan(&*store, Some(&passphrase)))?;
+    let secret = unlock::existing(ctx)?;
+    let plan = block_in_place(|| undelete::plan(&*store, Some(secret.unlock())))?;
     if args.plan {
         if ctx.out.is_table() {
             let rows = plan.steps.iter().map(|step| {

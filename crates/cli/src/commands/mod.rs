@@ -13,6 +13,7 @@ pub mod discover;
 pub mod export;
 pub mod hold;
 pub mod immutable;
+pub mod key;
 pub mod mapping;
 pub mod points;
 pub mod repair;

@@ -1,12 +1,11 @@
-//! `holdfast repo`: create a repository, check it, count it, and hand out keys.
+//! `holdfast repo`: create a repository, check it, count it.
 
-use super::{check, exit_for, immutable, print_findings, repair};
+use super::{check, immutable, key, print_findings, repair};
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
 use crate::output::{bytes, count, counted};
-use crate::passphrase;
-use repo::{Capability, InitOptions, Repository, Severity};
-use serde_json::json;
+use crate::unlock::{self, NewKey, Told};
+use repo::{InitOptions, Repository, Severity};
 use std::path::PathBuf;
 use tokio::task::block_in_place;
 
@@ -29,14 +28,23 @@ pub enum Command {
     Renew(immutable::Renew),
     /// Copy recovery points to another repository
     Copy(super::copy::Args),
-    /// List and add keys
+    /// List, add, rotate and remove keys
     #[command(subcommand)]
-    Key(Key),
+    Key(key::Command),
 }
 
 /// Arguments of `repo init`.
 #[derive(Debug, Default, clap::Args)]
 pub struct Init {
+    /// Make a key file for the first key, instead of a passphrase
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+    /// Write the recovery key to a new FILE instead of showing it
+    #[arg(long, value_name = "FILE")]
+    pub new_recovery_key_file: Option<PathBuf>,
+    /// Make no recovery key
+    #[arg(long, conflicts_with = "new_recovery_key_file")]
+    pub no_recovery_key: bool,
     #[command(flatten)]
     pub kdf: Kdf,
     #[command(flatten)]
@@ -60,51 +68,22 @@ pub struct Kdf {
     pub kdf_memory: Option<u32>,
 }
 
-/// What to do with the keys.
-#[derive(Debug, clap::Subcommand)]
-pub enum Key {
-    /// List the keys
-    List,
-    /// Add a passphrase, with the same or fewer rights
-    Add(KeyAdd),
-    /// Remove a key; not the one in use
-    Remove(KeyRemove),
-}
-
-/// Arguments of `repo key remove`.
-#[derive(Debug, clap::Args)]
-pub struct KeyRemove {
-    /// The key, as `repo key list` names it, or the beginning of that
-    pub key: String,
-}
-
-/// Arguments of `repo key add`.
-#[derive(Debug, clap::Args)]
-pub struct KeyAdd {
-    /// The file that holds the new passphrase; without it, it is asked for
-    #[arg(long, value_name = "FILE")]
-    pub new_password_file: Option<PathBuf>,
-    /// What the new passphrase allows: put (back up), list (names and sizes), read (restore; includes the others)
-    #[arg(long, default_value = "read", value_name = "put|list|read")]
-    pub capability: Capability,
-    /// A name for the key
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    pub label: String,
-    #[command(flatten)]
-    pub kdf: Kdf,
-}
-
 /// Runs it.
 pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
     match command {
         Command::Init(args) => {
-            let repo = init(ctx, &args)?;
+            let (repo, told) = init(ctx, &args)?;
             if ctx.out.is_table() {
                 ctx.out.line(format!("Created repository {} at {}", repo.id(), repo.url()));
-                ctx.out.line("The passphrase is the only way in: keep it where the repository is not.");
+                if args.no_recovery_key {
+                    ctx.out.line("What opens it is the only way in: keep it where the repository is not.");
+                }
                 immutable::describe(&ctx.out, repo.probe(), repo.lock());
             } else {
                 let mut value = immutable::value(&repo);
+                for (name, told) in told {
+                    value[name] = told;
+                }
                 value["id"] = repo.id().to_string().into();
                 value["url"] = repo.url().into();
                 ctx.out.value(&value)?;
@@ -118,14 +97,12 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Undelete(args) => immutable::run_undelete(ctx, &args),
         Command::Renew(args) => immutable::run_renew(ctx, &args),
         Command::Copy(args) => super::copy::run(ctx, &args),
-        Command::Key(Key::List) => key_list(ctx),
-        Command::Key(Key::Add(args)) => key_add(ctx, &args),
-        Command::Key(Key::Remove(args)) => key_remove(ctx, &args),
+        Command::Key(command) => key::run(ctx, command),
     }
 }
 
-/// Creates the repository.
-pub fn init(ctx: &Context, args: &Init) -> Result<Repository> {
+/// Creates the repository. Shows its recovery key, or returns it as the beginning of a result for programs.
+pub fn init(ctx: &Context, args: &Init) -> Result<(Repository, Told)> {
     let store = ctx.store()?;
     let like = match &args.like {
         Some(url) => Some(ctx.other_repository(
@@ -136,20 +113,33 @@ pub fn init(ctx: &Context, args: &Init) -> Result<Repository> {
         )?),
         None => None,
     };
-    let passphrase = passphrase::new(ctx, ctx.global.password_file.as_deref(), "--password-file")?;
+    let new = NewKey { new_key_file: args.new_key_file.clone(), ..NewKey::default() };
+    let secret = if new.is_open() { unlock::first(ctx)? } else { new.get(ctx)? };
     let _changing = ctx.interrupt.changing()?;
-    let lock = args.locks.policy()?;
-    let options = InitOptions { kdf: kdf(&args.kdf), lock, like, ..InitOptions::default() };
-    let made = block_in_place(|| Repository::init(store, &passphrase, &options, &ctx.env))?;
-    Ok(made.with_local(&ctx.local()))
+    let (kdf, lock) = (args.kdf.chosen(), args.locks.policy()?);
+    let options = InitOptions { kdf, lock, like, ..InitOptions::default() };
+    let made = block_in_place(|| Repository::init(store, secret.unlock(), &options, &ctx.env));
+    let repo = made.inspect_err(|_| new.undo())?.with_local(&ctx.local());
+    let mut told = serde_json::Map::new();
+    if !args.no_recovery_key {
+        let left = "the repository is made and has no recovery key you could use; `holdfast repo key add --new-recovery-key` makes one";
+        told = block_in_place(|| repo.add_recovery_key("recovery"))
+            .map_err(Failure::from)
+            .and_then(|(_, key)| unlock::show_recovery_key(ctx, &key, args.new_recovery_key_file.as_deref()))
+            .map_err(|failure| left_behind(failure, left))?;
+    }
+    Ok((repo, told))
 }
 
-fn kdf(args: &Kdf) -> repo::Kdf {
-    let mut kdf = repo::Kdf::default();
-    if let Some(mib) = args.kdf_memory {
-        kdf.memory_kib = mib * 1024;
+impl Kdf {
+    /// The parameters for a new passphrase.
+    pub fn chosen(&self) -> repo::Kdf {
+        let mut kdf = repo::Kdf::default();
+        if let Some(mib) = self.kdf_memory {
+            kdf.memory_kib = mib * 1024;
+        }
+        kdf
     }
-    kdf
 }
 
 fn stats(ctx: &Context) -> Result<Exit> {
@@ -192,66 +182,6 @@ fn stats(ctx: &Context) -> Result<Exit> {
         print_findings(&ctx.out, &stats.findings, ctx.global.verbose > 0);
     }
     Ok(if damaged { Exit::Damaged } else { Exit::Done })
-}
-
-fn key_list(ctx: &Context) -> Result<Exit> {
-    let repo = ctx.repository()?;
-    let keys = block_in_place(|| repo.keys())?;
-    if !ctx.out.is_table() {
-        ctx.out.value(&json!({ "keys": keys.done, "findings": keys.findings }))?;
-        return Ok(Exit::Done);
-    }
-    let rows = keys
-        .done
-        .iter()
-        .map(|k| {
-            let current = if k.current { "*" } else { "" };
-            vec![k.id.clone(), k.capability.to_string(), k.created.clone(), current.into(), k.label.clone()]
-        })
-        .collect();
-    ctx.out.table(&["KEY", "ALLOWS", "CREATED", "IN USE", "LABEL"], rows);
-    print_findings(&ctx.out, &keys.findings, ctx.global.verbose > 0);
-    Ok(exit_for(&keys.findings))
-}
-
-fn key_add(ctx: &Context, args: &KeyAdd) -> Result<Exit> {
-    let repo = ctx.repository()?;
-    let new = passphrase::new(ctx, args.new_password_file.as_deref(), "--new-password-file")?;
-    let _changing = ctx.interrupt.changing()?;
-    let key = block_in_place(|| repo.add_key(&new, args.capability, &args.label, kdf(&args.kdf)))?;
-    if ctx.out.is_table() {
-        ctx.out.line(format!("Added key {key}, which allows {}, to {}", args.capability, repo.url()));
-    } else {
-        ctx.out.value(&json!({ "key": key, "capability": args.capability, "label": args.label }))?;
-    }
-    Ok(Exit::Done)
-}
-
-fn key_remove(ctx: &Context, args: &KeyRemove) -> Result<Exit> {
-    let repo = ctx.repository()?;
-    let keys = block_in_place(|| repo.keys())?.done;
-    let fits: Vec<&str> = keys.iter().map(|k| k.id.as_str()).filter(|id| id.starts_with(&args.key)).collect();
-    let id = match fits.as_slice() {
-        [one] => one,
-        [] => {
-            return Err(Failure::new(
-                Exit::NotFound,
-                format!("no key of {} begins with {:?}", repo.url(), args.key),
-            )
-            .next("`holdfast repo key list` shows what there is"));
-        }
-        many => {
-            return Err(Failure::usage(format!("{:?} fits {} keys; give more digits", args.key, many.len())));
-        }
-    };
-    let _changing = ctx.interrupt.changing()?;
-    block_in_place(|| repo.remove_key(id))?;
-    if ctx.out.is_table() {
-        ctx.out.line(format!("Removed key {id} from {}; its passphrase opens nothing any more", repo.url()));
-    } else {
-        ctx.out.value(&json!({ "removed": id }))?;
-    }
-    Ok(Exit::Done)
 }
 
 /// A failure while something was being written, told with what is left.

@@ -138,7 +138,7 @@ async fn tell(outer: &Context, dir: &Path, story: &mut Story<'_>) -> Result<u64>
 
         command(&ctx, dir, story, &["discover"]).await?;
 
-        repository::init(&ctx, &repository::Init::default())?;
+        repository::init(&ctx, &repository::Init { no_recovery_key: true, ..repository::Init::default() })?;
         write(&dir.join(RULE_FILE), RULE)?;
         command(&ctx, dir, story, &["backup", "shop", "--rule", RULE_FILE, "--node-name", NODE]).await?;
         let cut = cut(&ctx)?;
@@ -308,6 +308,9 @@ fn context(outer: &Context, dir: &Path, client: &kube::Client, machine: &Machine
         global: Global {
             repo: Some(dir.join("repository").display().to_string()),
             password_file: Some(dir.join("password")),
+            key_file: None,
+            kms: None,
+            recovery_key_file: None,
             // Its repository lives as long as the demo.
             no_cache: true,
             // The demo tells its own story; bars would write over it.

@@ -65,7 +65,7 @@ impl Place {
     /// A place with a repository, its key derivation as cheap as can be.
     pub fn with_repository() -> Place {
         let place = Place::new();
-        place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
+        place.run(&["repo", "init", "--kdf-memory", "1", "--no-recovery-key"]).expect(0);
         place
     }
 
@@ -97,6 +97,19 @@ impl Place {
     pub fn spawn(&self, args: &[&str]) -> Child {
         self.command(args).spawn().unwrap()
     }
+}
+
+/// The root of the project.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A Python with the packages our tests in it import; fetched when this machine does not have it yet.
+pub fn python() -> String {
+    let get =
+        Command::new(root().join("tests/real/get")).arg("python").stdin(Stdio::null()).output().unwrap();
+    let told = Run::of(get).expect(0).out;
+    told.lines().find_map(|line| line.strip_prefix("python=")).unwrap().to_owned()
 }
 
 /// A tree in memory: path → `None` for a directory, bytes for a file.
