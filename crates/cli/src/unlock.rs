@@ -270,9 +270,10 @@ mod tests {
             }
             global
         };
-        // options, variables, what is chosen: the name and the value, or what the refusal names
         type Pairs<'a> = &'a [(&'a str, &'a str)];
-        let cases: &[(Pairs, Pairs, std::result::Result<&str, [&str; 2]>)] = &[
+        // options, variables, what is chosen: the name and the value, or what the refusal names
+        type Case<'a> = (Pairs<'a>, Pairs<'a>, std::result::Result<&'a str, [&'a str; 2]>);
+        let cases: &[Case] = &[
             (&[], &[], Ok("")),
             (&[], &[("HOLDFAST_PASSWORD_FILE", "")], Ok("")),
             (&[], &[("HOLDFAST_PASSWORD_FILE", "p")], Ok("HOLDFAST_PASSWORD_FILE p")),
