@@ -66,6 +66,7 @@ use damage::{Cause, Ledger};
 use packs::{PackReader, Places};
 use turns::Turns;
 pub use turns::{Budget, Turn};
+pub(crate) use turns::{note_samples, recode_note};
 
 /// How thorough, and how fast.
 #[derive(Debug, Clone, Default)]

@@ -113,7 +113,7 @@ impl Keys {
         Ok(keys)
     }
 
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let own = [&self.id_key, &self.chunker_key, &self.list_secret, &self.read_secret];
         // As long as a bundle gets, so that no copy of the secrets is left behind by a reallocation.
         let mut e = Encoder::with_capacity(320);
@@ -141,7 +141,7 @@ impl Keys {
         Zeroizing::new(e.finish())
     }
 
-    fn decode(bytes: &[u8]) -> Result<Keys, String> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Keys, String> {
         let mut d = Decoder::new(bytes);
         let mut claimed = 0;
         let mut found: [Option<Secret>; 8] = Default::default();

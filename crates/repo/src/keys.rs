@@ -317,6 +317,29 @@ pub(crate) fn opens(header: &[u8], key: &[u8], unlock: Unlock<'_>) -> bool {
         .is_ok_and(|keys| keys.is_some())
 }
 
+/// What the fuzzer asks: a key object read, everything that is opened later read too, and written again.
+pub(crate) fn recode(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let (object, _) = parse_key(&key_name(bytes), bytes)?;
+    hex(&object.nonce)?;
+    hex(&object.bundle)?;
+    match &object.kdf {
+        Lock::Passphrase { salt, .. } | Lock::KeyFile { salt } | Lock::RecoveryKey { salt } => {
+            salt_bytes(salt)?;
+        }
+        Lock::Kms { salt, .. } => {
+            salt_bytes(salt)?;
+            object.kdf.wrapped()?;
+        }
+        Lock::Unknown => return Err("of a later release".into()),
+    }
+    serde_json::to_vec(&object).map_err(|error| error.to_string())
+}
+
+/// The key under which a key object of these bytes lies.
+pub(crate) fn name_of(bytes: &[u8]) -> String {
+    format!("{KEYS}{}", key_name(bytes))
+}
+
 impl KeyObject {
     /// Opens it; `None` if `unlock` is of another kind or not the one.
     fn open(
@@ -839,6 +862,65 @@ mod tests {
             let annotations = BTreeMap::from([("a".to_string(), long(note))]);
             let lock = Lock::Kms { salt: long(32), key_id: key_id.into(), wrapped, annotations };
             assert!(matches!(lock.open(Unlock::Plugin(&Plugin::default())), Err(KeyProblem::Damaged(_))));
+        }
+    }
+
+    /// Whatever is printed of what holds a secret, in whatever form: the secrets are not in it.
+    #[test]
+    fn no_debug_output_and_no_error_shows_a_secret() {
+        let (store, env) = (MemStore::new(), Env::fixed(9, 9));
+        let repo = init(&store).unwrap();
+        let plugin = Plugin::default();
+        let (file, other) = (KeyFile::generate(&env).unwrap(), KeyFile::generate(&env).unwrap());
+        repo.add_key(&file, Capability::Put, "file", Kdf::cheap()).unwrap();
+        let (_, recovery) = repo.add_recovery_key("recovery").unwrap();
+        repo.add_key(Unlock::Plugin(&plugin), Capability::List, "plugin", Kdf::cheap()).unwrap();
+        let (put, words) = (open_with(&store, &file).unwrap(), Passphrase::new("first"));
+
+        // The secrets in the clear: every 32 bytes of the bundle that are one, and what opens it.
+        let bundle = repo.secrets().encode();
+        let mut secrets: Vec<Vec<u8>> = bundle
+            .windows(34)
+            .filter(|window| window[..2] == [0x58, 32])
+            .map(|window| window[2..].to_vec())
+            .collect();
+        assert_eq!(secrets.len(), 8);
+        secrets.extend([file.bytes().to_vec(), other.bytes().to_vec(), recovery.bytes().to_vec()]);
+        let mut texts: Vec<String> = Vec::new();
+        for secret in &secrets {
+            let list: Vec<String> = secret[..4].iter().map(u8::to_string).collect();
+            texts.extend([HEXLOWER.encode(&secret[..8]), list.join(", "), list.join(",\n    ")]);
+        }
+        texts.extend([file.to_text()[20..40].to_string(), recovery.to_text()[..14].to_string()]);
+
+        let mut said = vec![
+            format!("{repo:?} {repo:#?} {put:?}"),
+            format!("{:?} {:#?}", repo.secrets(), put.secrets()),
+            format!("{:?} {:?}", repo.secrets().chunk_ids().unwrap(), repo.keys().unwrap()),
+            format!("{file:?} {file:#?} {recovery:?} {words:?} {:?}", Unlock::from(&file)),
+            format!("{:?} {:?}", repo.chunker().map(|_| ()), InitOptions::default()),
+        ];
+        *plugin.down.lock().unwrap() = Some("nobody listens");
+        let errors = [
+            open_with(&store, &other).unwrap_err(),
+            open_with(&store, &Passphrase::new(file.to_text().as_bytes())).unwrap_err(),
+            open_with(&store, &RecoveryKey::generate(&env).unwrap()).unwrap_err(),
+            open_with(&store, Unlock::Plugin(&plugin)).unwrap_err(),
+            put.add_key(&other, Capability::Read, "", Kdf::cheap()).unwrap_err(),
+            put.commits().unwrap_err(),
+            KeyFile::parse(&file.to_text().as_bytes()[..80]).unwrap_err(),
+            KeyFile::parse(&file.to_text().as_bytes()[1..]).unwrap_err(),
+            RecoveryKey::parse(&recovery.to_text()[1..]).unwrap_err(),
+            RecoveryKey::parse(&file.to_text()).unwrap_err(),
+            Keys::decode(&bundle[..bundle.len() - 1]).map_err(Error::invalid).unwrap_err(),
+            Keys::decode(&bundle[1..]).map_err(Error::invalid).unwrap_err(),
+        ];
+        said.extend(errors.iter().map(|error| format!("{error} {error:?} {error:#?}")));
+        for said in &said {
+            for text in &texts {
+                assert!(!said.contains(text), "{said:?} shows {text:?}");
+            }
+            assert!(!said.contains("first") || said.contains("label"), "{said:?} shows a passphrase");
         }
     }
 

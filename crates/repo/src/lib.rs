@@ -19,6 +19,8 @@ mod chunk;
 mod commit;
 pub mod copy;
 mod crypto;
+#[doc(hidden)]
+pub mod decoders;
 pub mod delete;
 mod engine;
 mod entry;

@@ -307,8 +307,8 @@ mod tests {
     use crate::store::versioned::{Flaws, VersionedStore};
     use crate::store::{list_all, vault::list_versions};
     use crate::{
-        CommitDraft, CommitId, EntryKind, InitOptions, Kdf, Lane, LockPolicy, ManifestEntry, ReaderOptions,
-        Repository, Timestamp, WriterOptions,
+        CommitDraft, CommitId, EntryKind, InitOptions, Kdf, Lane, LockPolicy, ManifestEntry, Passphrase,
+        ReaderOptions, Repository, Timestamp, WriterOptions,
     };
 
     const DAY: Timestamp = 86_400 * 1_000_000_000;

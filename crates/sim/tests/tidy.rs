@@ -270,9 +270,8 @@ fn no_test_is_ignored_and_nothing_is_left_to_do() {
     }
 }
 
-/// `docs/promises.md` counts from 1 to 115 and names only tests that exist.
-#[test]
-fn every_promise_is_listed_and_its_tests_exist() {
+/// The names of all functions, tests among them.
+fn functions() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for path in files_below(&root().join("crates"), ".rs") {
         for line in read(&path).lines() {
@@ -282,6 +281,33 @@ fn every_promise_is_listed_and_its_tests_exist() {
             tests.insert(name);
         }
     }
+    tests
+}
+
+/// Each of the repository's promises has tests that bear its number, and the page names some of them.
+#[test]
+fn every_promise_of_the_repository_has_numbered_tests() {
+    let tests = functions();
+    let page = read(&root().join("docs/promises.md"));
+    for number in 1..=8 {
+        let row = page.lines().find(|line| line.starts_with(&format!("| R{number} |")));
+        let row = row.unwrap_or_else(|| panic!("docs/promises.md has no row for R{number}"));
+        let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        for test in &named {
+            assert!(
+                tests.contains(*test),
+                "docs/promises.md: R{number} is shown by {test}, which is no test"
+            );
+        }
+        let numbered = named.iter().any(|test| test.starts_with(&format!("r{number}_")));
+        assert!(numbered, "docs/promises.md: R{number} is shown by no test that bears its number");
+    }
+}
+
+/// `docs/promises.md` counts from 1 to 115 and names only tests that exist.
+#[test]
+fn every_promise_is_listed_and_its_tests_exist() {
+    let tests = functions();
     let page = read(&root().join("docs/promises.md"));
     let mut expected = 1;
     for line in page.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()) {

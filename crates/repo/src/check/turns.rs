@@ -266,6 +266,17 @@ impl<'r> Turns<'r> {
     }
 }
 
+/// What the fuzzer asks: the body of a note, read and written again.
+pub(crate) fn recode_note(body: &[u8]) -> Decoded<Vec<u8>> {
+    Note::decode(body).map(|note| note.encode())
+}
+
+/// Bodies to begin with.
+pub(crate) fn note_samples() -> Vec<Vec<u8>> {
+    let first = Note::first(1_700_000_000_000_000_000);
+    vec![first.encode(), Note { lap: 7, next: PackId([5; 32]), begun_before: Some(-1), ..first }.encode()]
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
