@@ -324,7 +324,7 @@ impl Pack {
             let opened = decompressor.open(&opener, entry.offset, sealed, entry.plain as usize);
             each(
                 entry,
-                opened.and_then(|plain| match ids.id(&plain) == entry.id {
+                opened.and_then(|plain| match ids.id(plain) == entry.id {
                     true => Ok(()),
                     false => Err("its content is not what its id says".into()),
                 }),
@@ -334,7 +334,8 @@ impl Pack {
     }
 }
 
-/// Opens, decompresses and verifies chunks; one for each thread, with its buffers.
+/// Opens, decompresses and verifies chunks; one for each thread, with its buffers: fresh memory for every chunk would
+/// cost more than decrypting it.
 pub(crate) struct Decompressor {
     zstd: zstd::bulk::Decompressor<'static>,
     opened: Vec<u8>,
@@ -348,55 +349,19 @@ impl Decompressor {
         Ok(Decompressor { zstd, opened: Vec::new(), plain: Vec::new() })
     }
 
-    /// The plain bytes of a chunk, without the check of its id, which is the caller's.
+    /// The plain bytes of a chunk, until the next is opened; without the check of its id, which is the caller's.
     pub(crate) fn open(
         &mut self,
         opener: &PackOpener,
         offset: u32,
         sealed: &[u8],
         plain: usize,
-    ) -> Result<Vec<u8>, String> {
-        let mut out = Vec::with_capacity(plain);
-        let raw = self.open_into(opener, offset, sealed, plain, &mut out)?;
-        if raw {
-            out.extend_from_slice(self.opened.get(1..).unwrap_or_default());
-        }
-        Ok(out)
-    }
-
-    /// The same for who only looks: nothing is allocated and raw chunks are not copied.
-    pub(crate) fn look(
-        &mut self,
-        opener: &PackOpener,
-        offset: u32,
-        sealed: &[u8],
-        plain: usize,
     ) -> Result<&[u8], String> {
-        let mut out = std::mem::take(&mut self.plain);
-        out.clear();
-        out.reserve(plain);
-        let opened = self.open_into(opener, offset, sealed, plain, &mut out);
-        self.plain = out;
-        match opened? {
-            true => Ok(self.opened.get(1..).unwrap_or_default()),
-            false => Ok(&self.plain),
-        }
-    }
-
-    /// Opens a chunk. `true`: it is raw, and lies in `opened` behind the method; else it is in `out`, which has room.
-    fn open_into(
-        &mut self,
-        opener: &PackOpener,
-        offset: u32,
-        sealed: &[u8],
-        plain: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, String> {
         if !opener.open_chunk(offset, sealed, &mut self.opened) {
             return Err("its authentication tag does not fit".into());
         }
         match self.opened.split_first() {
-            Some((&RAW, body)) if body.len() == plain => Ok(true),
+            Some((&RAW, body)) if body.len() == plain => Ok(body),
             Some((&RAW, body)) => Err(format!("{} bytes where {plain} were promised", body.len())),
             Some((&ZSTD, body)) => {
                 // Never more than was promised, whatever the frame says of itself.
@@ -404,8 +369,10 @@ impl Decompressor {
                 if promised != Some(plain as u64) {
                     return Err("a compressed frame of another size than promised".into());
                 }
-                match self.zstd.decompress_to_buffer(body, out) {
-                    Ok(len) if len == plain => Ok(false),
+                self.plain.clear();
+                self.plain.reserve(plain);
+                match self.zstd.decompress_to_buffer(body, &mut self.plain) {
+                    Ok(len) if len == plain => Ok(&self.plain),
                     Ok(len) => Err(format!("{len} bytes where {plain} were promised")),
                     Err(error) => Err(format!("it does not decompress: {error}")),
                 }
@@ -457,7 +424,8 @@ mod tests {
         let opener = keys.pack_opener(header).unwrap();
         let start = entry.offset as usize;
         let sealed = &bytes[start..start + entry.sealed as usize];
-        Decompressor::new().unwrap().open(&opener, entry.offset, sealed, entry.plain as usize)
+        let mut decompressor = Decompressor::new().unwrap();
+        decompressor.open(&opener, entry.offset, sealed, entry.plain as usize).map(<[u8]>::to_vec)
     }
 
     #[test]

@@ -26,6 +26,9 @@ use crate::store::StoreError;
 use crate::stream::REF_LEN;
 use crate::tree::{TreeReader, read_manifest};
 
+/// Takes chunks as they are opened: the number of each in what was asked for, and its bytes.
+pub type Visit<'v> = dyn FnMut(usize, Result<&[u8], Error>) + 'v;
+
 /// How a reader works.
 #[derive(Debug, Clone, Default)]
 pub struct ReaderOptions {
@@ -135,6 +138,12 @@ impl Reader {
     /// unlike [`Reader::chunk`] it keeps nothing.
     pub fn chunks(&self, ids: &[ChunkId]) -> Vec<Result<Bytes, Error>> {
         self.core.batch(ids)
+    }
+
+    /// As [`Reader::chunks`], for content that goes elsewhere at once: hands every chunk to `each` with its number in
+    /// `ids`, in the order in which they lie in the packs, and keeps none of them in memory.
+    pub fn visit(&self, ids: &[ChunkId], each: &mut Visit<'_>) {
+        self.core.visit(ids, each);
     }
 
     /// Where a chunk is, as the index says.
@@ -308,38 +317,67 @@ impl Core {
     }
 
     fn open(&self, number: u32, location: &Location, id: &ChunkId, sealed: &[u8]) -> Result<Bytes, Error> {
-        let opener = self.opener(number, &location.pack)?;
-        let spare = lock(&self.spare).pop();
-        let mut decompressor = match spare {
-            Some(decompressor) => decompressor,
-            None => Decompressor::new()?,
-        };
-        let opened = decompressor.open(&opener, location.offset, sealed, location.plain as usize);
+        let mut decompressor = self.decompressor()?;
+        let opened = self.open_with(&mut decompressor, number, location, id, sealed);
+        let opened = opened.map(Bytes::copy_from_slice);
         lock(&self.spare).push(decompressor);
-        match opened {
-            Ok(plain) if self.ids.id(&plain) == *id => Ok(Bytes::from(plain)),
+        opened
+    }
+
+    fn decompressor(&self) -> Result<Decompressor, Error> {
+        let spare = lock(&self.spare).pop();
+        spare.map_or_else(Decompressor::new, Ok)
+    }
+
+    fn open_with<'d>(
+        &self,
+        decompressor: &'d mut Decompressor,
+        number: u32,
+        location: &Location,
+        id: &ChunkId,
+        sealed: &[u8],
+    ) -> Result<&'d [u8], Error> {
+        let opener = self.opener(number, &location.pack)?;
+        match decompressor.open(&opener, location.offset, sealed, location.plain as usize) {
+            Ok(plain) if self.ids.id(plain) == *id => Ok(plain),
             Ok(_) => Err(Error::damaged_chunk(&location.pack, id, "its content is not what its id says")),
             Err(what) => Err(Error::damaged_chunk(&location.pack, id, what)),
         }
     }
 
-    /// Several chunks: what lies close together in a pack is fetched with one call.
+    /// Several chunks, as memory of their own.
     pub(crate) fn batch(&self, ids: &[ChunkId]) -> Vec<Result<Bytes, Error>> {
         let mut found: Vec<Option<Result<Bytes, Error>>> = ids.iter().map(|_| None).collect();
-        let mut wanted = Vec::new();
+        // Runs of one chunk, such as zeros, share it: they are told of one after the other.
+        let mut last: Option<(ChunkId, Bytes)> = None;
+        self.visit(ids, &mut |at, opened| {
+            let bytes = opened.map(|plain| match &last {
+                Some((id, bytes)) if *id == ids[at] => bytes.clone(),
+                _ => {
+                    let bytes = Bytes::copy_from_slice(plain);
+                    last = Some((ids[at], bytes.clone()));
+                    bytes
+                }
+            });
+            found[at] = Some(bytes);
+        });
+        let lost = || Err(Error::failed("a chunk of a batch was lost"));
+        found.into_iter().map(|one| one.unwrap_or_else(lost)).collect()
+    }
+
+    /// Several chunks: what lies close together in a pack is fetched with one call, and what is asked for twice is
+    /// opened once.
+    fn visit(&self, ids: &[ChunkId], each: &mut Visit<'_>) {
+        let mut wanted = Vec::with_capacity(ids.len());
         for (at, id) in ids.iter().enumerate() {
-            // Runs of one chunk, such as zeros, are opened once.
-            if at > 0 && ids[at - 1] == *id {
-                continue;
-            }
             match self.index.places(id) {
                 Ok(places) => match places.first() {
                     Some((number, location)) => {
                         wanted.push(Wanted { at, number: *number, location: *location });
                     }
-                    None => found[at] = Some(Err(self.unknown(id))),
+                    None => each(at, Err(self.unknown(id))),
                 },
-                Err(error) => found[at] = Some(Err(error)),
+                Err(error) => each(at, Err(error)),
             }
         }
         wanted.sort_unstable_by_key(|one| (one.number, one.location.offset));
@@ -348,41 +386,50 @@ impl Core {
             a.number == b.number
                 && b.location.offset.saturating_sub(a.location.offset + a.location.sealed) <= gap
         };
+        let mut decompressor = match self.decompressor() {
+            Ok(decompressor) => decompressor,
+            Err(error) => return wanted.iter().for_each(|one| each(one.at, Err(error.clone()))),
+        };
         for run in wanted.chunk_by(joined) {
-            self.run(ids, run, &mut found);
+            self.run(ids, run, &mut decompressor, each);
         }
-        let mut last = None;
-        found
-            .into_iter()
-            .map(|one| {
-                // The twin of the one before, as left out above.
-                let result = one.or_else(|| last.clone());
-                last.clone_from(&result);
-                result.unwrap_or_else(|| Err(Error::failed("a chunk of a batch was lost")))
-            })
-            .collect()
+        lock(&self.spare).push(decompressor);
     }
 
-    fn run(&self, ids: &[ChunkId], run: &[Wanted], found: &mut [Option<Result<Bytes, Error>>]) {
+    fn run(&self, ids: &[ChunkId], run: &[Wanted], decompressor: &mut Decompressor, each: &mut Visit<'_>) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return;
         };
         let start = first.location.offset;
         let length = (last.location.offset + last.location.sealed - start) as usize;
         let fetched = self.cancel.check().and_then(|()| self.fetch(first.number, start, length));
-        for one in run {
+        let same = |a: &Wanted, b: &Wanted| a.location == b.location && ids[a.at] == ids[b.at];
+        for same in run.chunk_by(same) {
+            let Some(one) = same.first() else { continue };
             let (id, location) = (&ids[one.at], &one.location);
             let from = (location.offset - start) as usize;
+            let again;
             let opened = match &fetched {
                 Ok(bytes) => {
-                    self.open(one.number, location, id, &bytes[from..from + location.sealed as usize])
+                    let sealed = &bytes[from..from + location.sealed as usize];
+                    match self.open_with(decompressor, one.number, location, id, sealed) {
+                        Err(error) if error.is_damage() => Err(error),
+                        opened => {
+                            same.iter().for_each(|one| each(one.at, opened.clone()));
+                            continue;
+                        }
+                    }
                 }
                 Err(error) => Err(error.clone()),
             };
-            found[one.at] = Some(match opened {
-                Err(error) if error.is_damage() => self.try_places(id, Some((*location, error))),
+            let opened = match opened {
+                Err(error) if error.is_damage() => {
+                    again = self.try_places(id, Some((*location, error)));
+                    again.as_deref().map_err(Error::clone)
+                }
                 opened => opened,
-            });
+            };
+            same.iter().for_each(|one| each(one.at, opened.clone()));
         }
     }
 }

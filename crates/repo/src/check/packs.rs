@@ -471,7 +471,7 @@ impl Reading<'_> {
         let Some(part) = bytes.get(start..start.saturating_add(sealed as usize)) else {
             return Err("it lies beyond the end of the pack".to_owned());
         };
-        let content = self.decompressor.look(opener, offset, part, plain as usize)?;
+        let content = self.decompressor.open(opener, offset, part, plain as usize)?;
         self.all.chunks.fetch_add(1, Ordering::Relaxed);
         self.all.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
         Ok(self.all.ids.id(content))

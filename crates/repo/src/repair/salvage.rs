@@ -66,7 +66,7 @@ impl Source<'_> {
         for (offset, sealed, plain) in spots {
             let start = offset as usize;
             let part = self.bytes.get(start..start.saturating_add(sealed as usize)).unwrap_or_default();
-            match decompressor.look(&opener, offset, part, plain as usize) {
+            match decompressor.open(&opener, offset, part, plain as usize) {
                 Ok(plain) => {
                     let id = ids.id(plain);
                     each(Found::Whole { id, plain, elsewhere: self.elsewhere(&id) });
