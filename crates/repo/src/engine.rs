@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::crypto::ChunkIds;
 use crate::env::Cancel;
@@ -21,6 +21,7 @@ use crate::monitor::Counts;
 use crate::pack::{Compressor, Lane, PACK_BYTES, PackBuilder, PackEntry, pack_bytes_at_most};
 use crate::reindex;
 use crate::repo::Repository;
+use crate::store::direct;
 use crate::writer::WriterOptions;
 
 /// Where a worker leaves the id of a chunk.
@@ -81,7 +82,8 @@ pub(crate) struct Engine {
     meta: Mutex<Option<PackBuilder>>,
     next_data: AtomicUsize,
     full: Mutex<Option<Sender<PackBuilder>>>,
-    buffers: (Sender<BytesMut>, Receiver<BytesMut>),
+    /// Idle buffers for packs. The last one back is the next to be used: those never needed take no memory.
+    buffers: Mutex<Vec<BytesMut>>,
     acknowledged: Mutex<Vec<Acknowledged>>,
 
     chunks_new: AtomicU64,
@@ -115,11 +117,8 @@ impl Engine {
         let pack_bytes = (options.memory_bytes / 3 * 2 / packs).clamp(1 << 20, PACK_BYTES);
         let waiting_max = (threads * (1 << 20)).max(8 << 20);
         let budget = options.memory_bytes.saturating_sub(packs * pack_bytes).clamp(4 << 20, waiting_max);
-        let buffers = unbounded();
-        for _ in 0..packs {
-            // Empty: each is reserved when first used.
-            let _ = buffers.0.send(BytesMut::new());
-        }
+        // Empty: each is reserved when first used.
+        let buffers = Mutex::new((0..packs).map(|_| BytesMut::new()).collect());
         let (full, full_packs) = bounded(packs);
         let engine = Engine {
             repo: repo.clone(),
@@ -356,18 +355,11 @@ impl Engine {
     }
 
     fn begin_pack(&self, lane: Lane) -> Result<PackBuilder, Error> {
-        let mut buffer = loop {
-            match self.buffers.1.recv_timeout(NAP) {
-                Ok(buffer) => break buffer,
-                // All are on their way to the store.
-                Err(RecvTimeoutError::Timeout) => self.check()?,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::failed("the buffers of the writer are gone"));
-                }
-            }
-        };
-        // The whole at once: memory is only taken as it is filled, and growing would copy.
-        buffer.reserve(pack_bytes_at_most(self.pack_bytes));
+        // None while all are on their way to the store.
+        let mut buffer = self.sleep_until(|| lock(&self.buffers).pop())?;
+        // The whole at once: memory is only taken as it is filled, and growing would copy. Aligned, so that a
+        // store on disk can write it from where it lies.
+        direct::align(&mut buffer, pack_bytes_at_most(self.pack_bytes));
         let sealer = self.repo.secrets().pack_sealer(lane.kind(), self.repo.env())?;
         Ok(PackBuilder::new(sealer, buffer))
     }
@@ -383,7 +375,7 @@ impl Engine {
 
     fn upload(&self, pack: PackBuilder) -> Result<(), Error> {
         if let Err(error) = self.check() {
-            let _ = self.buffers.0.send(pack.into_buffer());
+            self.take_back(pack.into_buffer());
             return Err(error);
         }
         let pack = pack.finish()?;
@@ -391,7 +383,7 @@ impl Engine {
         let put = self.repo.put_content(&pack.id.key(), pack.bytes.clone());
         // The store has let go of it by now, and the memory serves the next pack.
         let buffer = pack.bytes.try_into_mut().unwrap_or_default();
-        let _ = self.buffers.0.send(buffer);
+        self.take_back(buffer);
         put?;
         self.packs.fetch_add(1, Ordering::Relaxed);
         self.bytes_stored.fetch_add(u64::from(size), Ordering::Relaxed);
@@ -402,6 +394,11 @@ impl Engine {
             if waiting >= SEGMENT_CHUNKS { std::mem::take(&mut *acknowledged) } else { Vec::new() }
         };
         self.write_segment(due)
+    }
+
+    fn take_back(&self, buffer: BytesMut) {
+        lock(&self.buffers).push(buffer);
+        self.ring();
     }
 
     fn write_segment(&self, packs: Vec<Acknowledged>) -> Result<(), Error> {

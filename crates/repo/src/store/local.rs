@@ -9,7 +9,7 @@
 //! the root is opened without following symbolic links, and what is not a regular file is refused.
 //! What a crash leaves in `tmp/` is never listed or read.
 //!
-//! Packs are written past the page cache (`direct.rs`): they would only push out what others need.
+//! Packs are written and read past the page cache (`direct.rs`): they would only push out what others need.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr};
@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use super::direct::Direct;
 use super::{Object, Put, Store, StoreError, check_key, range_end};
+use crate::pack::PACK_BYTES_MAX;
 
 /// Where puts are staged.
 const TMP: &str = "tmp";
@@ -37,11 +38,18 @@ const OPEN_FILES_MAX: usize = 32;
 const FOLDER_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 
+/// A file kept open for range reads.
+struct Open {
+    file: File,
+    /// The same file for reads past the page cache, once one was asked for, if the file system has them.
+    direct: OnceLock<Option<File>>,
+}
+
 /// A directory as a store.
 pub struct LocalStore {
     root: PathBuf,
     url: String,
-    open_files: Mutex<VecDeque<(String, Arc<File>)>>,
+    open_files: Mutex<VecDeque<(String, Arc<Open>)>>,
     staged: AtomicU64,
     direct: Direct,
     /// Whether to try hard links first; always, but in the test of what comes without them.
@@ -132,11 +140,15 @@ impl LocalStore {
 
     /// Opens an object and asks for its size.
     fn open(&self, key: &str) -> Result<(File, u64), StoreError> {
+        self.open_as(key, OFlags::empty())
+    }
+
+    fn open_as(&self, key: &str, more: OFlags) -> Result<(File, u64), StoreError> {
         check_key(key, &self.url)?;
         let (folder, name) = split(key);
         let at = self.folder(key, folder, false)?;
         // NONBLOCK: a FIFO somebody planted must not hold us for ever.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | more;
         let file = match rustix::fs::openat(&at, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::LOOP) => return Err(self.link_error(key, name)),
@@ -150,12 +162,12 @@ impl LocalStore {
     }
 
     /// An open file for range reads, from the few kept.
-    fn cached(&self, key: &str) -> Result<Arc<File>, StoreError> {
+    fn cached(&self, key: &str) -> Result<Arc<Open>, StoreError> {
         if let Some((_, file)) = self.open_files().iter().find(|(open, _)| open == key) {
             return Ok(file.clone());
         }
         let (file, _) = self.open(key)?;
-        let file = Arc::new(file);
+        let file = Arc::new(Open { file, direct: OnceLock::new() });
         let mut open_files = self.open_files();
         if open_files.len() >= OPEN_FILES_MAX {
             open_files.pop_front();
@@ -165,7 +177,7 @@ impl LocalStore {
     }
 
     // A thread that panicked while holding the lock left a whole list behind: every change is one push or pop.
-    fn open_files(&self) -> MutexGuard<'_, VecDeque<(String, Arc<File>)>> {
+    fn open_files(&self) -> MutexGuard<'_, VecDeque<(String, Arc<Open>)>> {
         self.open_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -408,6 +420,14 @@ impl Store for LocalStore {
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         let (mut file, size) = self.open(key)?;
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        if Direct::is_worth_reading(length)
+            && length <= PACK_BYTES_MAX
+            && let Ok((direct, _)) = self.open_as(key, OFlags::DIRECT)
+            && let Some(bytes) = self.direct.read(&direct, 0, length)
+        {
+            return Ok(bytes);
+        }
         let capacity = usize::try_from(size).unwrap_or(0);
         let mut bytes = Vec::new();
         bytes
@@ -419,7 +439,8 @@ impl Store for LocalStore {
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
         check_key(key, &self.url)?;
-        let file = self.cached(key)?;
+        let open = self.cached(key)?;
+        let file = &open.file;
         let short = || -> Result<u64, StoreError> {
             let size = file.metadata().map_err(|e| self.io_error(key, "stat", &e))?.len();
             range_end(key, &self.url, offset, len, size)
@@ -427,6 +448,13 @@ impl Store for LocalStore {
         if len == 0 || offset > i64::MAX as u64 {
             short()?;
             return Ok(Bytes::new());
+        }
+        if Direct::is_worth_reading(len) {
+            let direct =
+                open.direct.get_or_init(|| self.open_as(key, OFlags::DIRECT).ok().map(|(file, _)| file));
+            if let Some(bytes) = direct.as_ref().and_then(|file| self.direct.read(file, offset, len)) {
+                return Ok(bytes);
+            }
         }
         let mut bytes = vec![0; len];
         match file.read_exact_at(&mut bytes, offset) {

@@ -17,7 +17,7 @@
 //! What a store does beyond these verbs (versions, locks) is in [`vault`]; [`probe`] has it proved.
 //! Wrappers, usable from the tests of other crates: [`retry`], [`record`], [`faulty`].
 
-mod direct;
+pub(crate) mod direct;
 pub mod faulty;
 pub mod local;
 pub(crate) mod locked;
