@@ -4,6 +4,7 @@
 //! serves all its files from them. A large file is filled in ranges by several threads at once, each
 //! writing at its own offset; whoever is done last settles it.
 //!
+//! Large ranges go past the page cache where the file system allows it (`direct.rs`).
 //! Every range is read back and compared before the file counts. A file whose content is damaged in the
 //! repository, or that did not become what it should, is removed: it must not stay under a name that
 //! promises more.
@@ -19,8 +20,12 @@ use repo::{ChunkId, Content, NodeKind, TreeEntry};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use super::direct::{Aligned, BLOCK, Direct};
 use super::place;
 use super::restore::{Shared, Trouble};
+
+/// So much is read back at a time, through the page cache.
+const BACK: usize = 256 * 1024;
 
 /// A run of bytes on its way from a chunk into a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub(super) struct Large {
     pub dir: Arc<OwnedFd>,
     pub name: CString,
     pub made: Made,
+    /// The same file for whole blocks.
+    pub direct: Option<Direct>,
     pub entry: TreeEntry,
     /// Ranges not done yet, and one for whoever still hands them out.
     pub open: AtomicUsize,
@@ -107,7 +114,7 @@ pub(super) fn adds_up(kind: &NodeKind) -> bool {
 impl Shared<'_> {
     /// Serves work until there is none.
     pub fn serve(&self, work: &Receiver<Work>) {
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         for work in work {
             if self.stopped() {
                 // Ranges still count down, so that the last one removes what is not whole.
@@ -126,7 +133,7 @@ impl Shared<'_> {
         }
     }
 
-    fn small(&self, batch: Vec<Small>, scratch: &mut Vec<u8>) {
+    fn small(&self, batch: Vec<Small>, scratch: &mut Scratch) {
         let mut ids: Vec<ChunkId> = Vec::new();
         for small in &batch {
             for next in &small.moves {
@@ -154,8 +161,9 @@ impl Shared<'_> {
                     .iter()
                     .zip(chunks)
                     .try_for_each(|(next, chunk)| {
-                        write(&made.fd, next, &chunk)?;
-                        compare(&made.fd, next, &chunk, scratch)
+                        let bytes = data(next, &chunk)?;
+                        write(&made.fd, bytes, next.to)?;
+                        compare(&made.fd, bytes, next.to, scratch.back.get(bytes.len()))
                     })
                     .and_then(|()| self.settle_file(&made.fd, &entry))
                     .and_then(|()| self.publish(&dir, &made, &name));
@@ -165,33 +173,97 @@ impl Shared<'_> {
         }
     }
 
-    fn range(&self, file: &Large, moves: &[Move], scratch: &mut Vec<u8>) -> Result<(), Trouble> {
+    fn range(&self, file: &Large, moves: &[Move], scratch: &mut Scratch) -> Result<(), Trouble> {
         if file.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(());
         }
+        let runs = runs(moves);
+        let bytes = scratch.bytes.get(runs.last().map_or(0, |run| run.end));
         let mut ids: Vec<ChunkId> = moves.iter().map(|next| next.chunk).collect();
-        // A chunk split by a hole follows itself.
+        // A chunk split by a hole follows itself, and a run of zeros is one chunk over and over.
         ids.dedup();
-        let mut chunks = self.reader.chunks(&ids).into_iter();
-        let mut parts: Vec<(&Move, Bytes)> = Vec::with_capacity(moves.len());
-        for next in moves {
-            let chunk = match parts.last() {
-                Some((last, chunk)) if last.chunk == next.chunk => chunk.clone(),
-                _ => chunks.next().ok_or(Trouble::Stopped)??,
-            };
-            parts.push((next, chunk));
+        // Each chunk goes to its place as soon as it is opened; `first` says which moves want it.
+        let mut first = Vec::with_capacity(ids.len() + 1);
+        let mut places = Vec::with_capacity(moves.len());
+        for run in &runs {
+            for (number, next) in moves[run.moves.clone()].iter().enumerate() {
+                let number = run.moves.start + number;
+                if number == 0 || moves[number - 1].chunk != next.chunk {
+                    first.push(number);
+                }
+                places.push(run.start + (next.to - moves[run.moves.start].to) as usize);
+            }
         }
-        if self.stopped() {
+        first.push(moves.len());
+        let mut outcome = Ok(());
+        let mut missing = ids.len();
+        self.reader.visit(&ids, &mut |at, chunk| {
+            missing -= 1;
+            let filled = chunk.map_err(Trouble::from).and_then(|chunk| {
+                (first[at]..first[at + 1]).try_for_each(|number| {
+                    let data = data(&moves[number], chunk)?;
+                    bytes[places[number]..places[number] + data.len()].copy_from_slice(data);
+                    Ok(())
+                })
+            });
+            if let Err(trouble) = filled
+                && outcome.is_ok()
+            {
+                outcome = Err(trouble);
+            }
+        });
+        outcome?;
+        if missing > 0 || self.stopped() {
             return Err(Trouble::Stopped);
         }
+        for run in &runs {
+            self.write_run(file, &bytes[run.start..run.end], moves[run.moves.start].to, &mut scratch.back)?;
+        }
+        self.progress.add(0, moves.iter().map(|next| u64::from(next.length)).sum());
+        Ok(())
+    }
+
+    /// Writes what follows each other in a file, and reads it back. `bytes` lie as far into a block as in the file.
+    fn write_run(&self, file: &Large, bytes: &[u8], to: u64, back: &mut Aligned) -> Result<(), Trouble> {
         let fd = &file.made.fd;
+        let head = (to.next_multiple_of(BLOCK as u64) - to).min(bytes.len() as u64) as usize;
+        let whole = (bytes.len() - head) / BLOCK * BLOCK;
+        let blocks = head..head + whole;
+        let directly = match &file.direct {
+            Some(direct) if whole > 0 => {
+                if direct.write(&bytes[blocks.clone()], to + head as u64) {
+                    Some(direct)
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        };
+        // What does not go directly: all, or the ends.
+        let parts = match directly {
+            Some(_) => [0..head, blocks.end..bytes.len()],
+            None => [0..bytes.len(), 0..0],
+        };
         {
             let _one = file.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            parts.iter().try_for_each(|(next, chunk)| write(fd, next, chunk))?;
+            for part in parts.clone() {
+                write(fd, &bytes[part.clone()], to + part.start as u64)?;
+            }
         }
-        for (next, chunk) in parts {
-            compare(fd, next, &chunk, scratch)?;
-            self.progress.add(0, u64::from(next.length));
+        if let Some(direct) = directly {
+            let (expected, at) = (&bytes[blocks.clone()], to + head as u64);
+            let back = back.get(whole);
+            match direct.read(back, at) {
+                Some(got) if back[..got] == *expected => {}
+                Some(_) => return Err(Trouble::Differs(at)),
+                None => compare(fd, expected, at, back)?,
+            }
+        }
+        for part in parts {
+            // In small pieces, while they are still in the processor's cache.
+            for (number, piece) in bytes[part.clone()].chunks(BACK).enumerate() {
+                compare(fd, piece, to + (part.start + number * BACK) as u64, back.get(piece.len()))?;
+            }
         }
         Ok(())
     }
@@ -277,7 +349,7 @@ impl Shared<'_> {
     }
 
     /// Removes what did not become whole.
-    fn discard(&self, dir: &Arc<OwnedFd>, made: &Made, name: &CStr) {
+    pub fn discard(&self, dir: &Arc<OwnedFd>, made: &Made, name: &CStr) {
         let name = made.partial.as_deref().unwrap_or(name);
         // Best effort: if even this fails, an empty file shows more clearly than half a one.
         if rustix::fs::unlinkat(dir, name, AtFlags::empty()).is_err() {
@@ -286,8 +358,41 @@ impl Shared<'_> {
     }
 }
 
+/// Moves that follow each other in the file without a hole, and where their bytes are put together in memory: as far
+/// into a block as in the file, unless there is no whole block among them.
+struct Run {
+    moves: std::ops::Range<usize>,
+    start: usize,
+    end: usize,
+}
+
+fn runs(moves: &[Move]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let (mut from, mut free) = (0, 0_usize);
+    for run in moves.chunk_by(|a, b| a.to + u64::from(a.length) == b.to) {
+        let length = run.iter().map(|next| next.length as usize).sum::<usize>();
+        let start = match run.first() {
+            Some(first) if length >= BLOCK => {
+                free.next_multiple_of(BLOCK) + (first.to % BLOCK as u64) as usize
+            }
+            _ => free,
+        };
+        runs.push(Run { moves: from..from + run.len(), start, end: start + length });
+        from += run.len();
+        free = start + length;
+    }
+    runs
+}
+
+/// Memory that a thread uses over and over.
+#[derive(Default)]
+struct Scratch {
+    bytes: Aligned,
+    back: Aligned,
+}
+
 /// The bytes of a range.
-fn data<'c>(next: &Move, chunk: &'c Bytes) -> Result<&'c [u8], Trouble> {
+fn data<'c>(next: &Move, chunk: &'c [u8]) -> Result<&'c [u8], Trouble> {
     let (from, to) = (next.skip as usize, next.skip as usize + next.length as usize);
     chunk.get(from..to).ok_or_else(|| {
         let what = format!("it has {} bytes where {to} were promised", chunk.len());
@@ -296,11 +401,10 @@ fn data<'c>(next: &Move, chunk: &'c Bytes) -> Result<&'c [u8], Trouble> {
 }
 
 /// Writes a range.
-fn write(fd: &OwnedFd, next: &Move, chunk: &Bytes) -> Result<(), Trouble> {
-    let data = data(next, chunk)?;
+fn write(fd: &OwnedFd, data: &[u8], to: u64) -> Result<(), Trouble> {
     let mut written = 0;
     while written < data.len() {
-        match rustix::io::pwrite(fd, &data[written..], next.to + written as u64) {
+        match rustix::io::pwrite(fd, &data[written..], to + written as u64) {
             Ok(0) => return Err(Errno::IO.into()),
             Ok(n) => written += n,
             Err(Errno::INTR) => {}
@@ -311,21 +415,17 @@ fn write(fd: &OwnedFd, next: &Move, chunk: &Bytes) -> Result<(), Trouble> {
 }
 
 /// Reads a range back and compares it with what it should be.
-fn compare(fd: &OwnedFd, next: &Move, chunk: &Bytes, scratch: &mut Vec<u8>) -> Result<(), Trouble> {
-    let data = data(next, chunk)?;
-    if scratch.len() < data.len() {
-        scratch.resize(data.len().max(64 * 1024), 0);
-    }
+fn compare(fd: &OwnedFd, data: &[u8], to: u64, back: &mut [u8]) -> Result<(), Trouble> {
     let mut got = 0;
     while got < data.len() {
-        match rustix::io::pread(fd, &mut scratch[got..data.len()], next.to + got as u64) {
+        match rustix::io::pread(fd, &mut back[got..data.len()], to + got as u64) {
             Ok(0) => break,
             Ok(n) => got += n,
             Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    if scratch[..got] == *data { Ok(()) } else { Err(Trouble::Differs(next.to)) }
+    if back[..got] == *data { Ok(()) } else { Err(Trouble::Differs(to)) }
 }
 
 /// What has been restored so far.
@@ -373,9 +473,10 @@ mod tests {
             )
         };
         let next = Move { chunk: ChunkId([1; 32]), skip: 2, length: 4, to: 6 };
-        let (chunk, mut scratch) = (Bytes::from_static(b"..data.."), Vec::new());
-        let mut both = |fd: &OwnedFd, chunk: &Bytes| {
-            write(fd, &next, chunk).and_then(|()| compare(fd, &next, chunk, &mut scratch))
+        let chunk = Bytes::from_static(b"..data..");
+        let both = |fd: &OwnedFd, chunk: &Bytes| {
+            let data = data(&next, chunk)?;
+            write(fd, data, next.to).and_then(|()| compare(fd, data, next.to, &mut [0; 8]))
         };
         let good = open("good", false);
         assert!(both(&good, &chunk).is_ok());
@@ -387,6 +488,18 @@ mod tests {
         // A chunk shorter than its entry says is damage, not a crash.
         let short = Bytes::from_static(b"..da");
         assert!(matches!(both(&good, &short), Err(Trouble::Repo(e)) if e.is_damage()));
+    }
+
+    #[test]
+    fn moves_are_put_together_as_they_lie_in_their_blocks() {
+        let at = |to: u64, length: u32| Move { chunk: ChunkId([1; 32]), skip: 0, length, to };
+        let found = |moves: &[Move]| {
+            runs(moves).into_iter().map(|run| (run.moves, run.start, run.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[]), []);
+        assert_eq!(found(&[at(0, 100), at(100, 5_000)]), [(0..2, 0, 5_100)]);
+        let apart = [at(8_200, 100), at(8_300, 10_000), at(40_970, 7)];
+        assert_eq!(found(&apart), [(0..2, 8, 10_108), (2..3, 10_108, 10_115)]);
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! - **Memory is bounded** by the number of threads, not by the tree.
 
 mod cut;
+mod direct;
 mod error;
 mod fill;
 mod findings;

@@ -12,8 +12,9 @@ use repo::{Content, NodeKind, TreeEntry};
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::direct::Direct;
 use super::error::Error;
-use super::fill::{Large, Layout, Move, Small, Work};
+use super::fill::{Large, Layout, Made, Move, Small, Work};
 use super::place::{self, Descent, plain_name, split};
 use super::restore::{Entries, Restored, Shared, Trouble};
 use super::settle::{DEFAULT_ACL, handle};
@@ -232,28 +233,40 @@ impl Placing<'_, '_> {
         let NodeKind::File { size, content, holes, .. } = &entry.kind else { return Ok(()) };
         let (size, content, holes) = (*size, content.clone(), holes.clone());
         let made = shared.create(dir, &name, true)?;
+        let direct = self.prepare(dir, &made, &name, size, &holes);
+        let direct = direct.inspect_err(|_| shared.discard(dir, &made, &name))?;
         let file = Arc::new(Large {
             dir: dir.clone(),
             name,
             made,
+            direct,
             entry,
             open: AtomicUsize::new(1),
             failed: Mutex::new(None),
             writing: Mutex::new(()),
         });
-        let done = self.hand_out(&file, size, &content, &holes);
+        let done = self.hand_out(&file, &content, &holes);
         shared.range_done(&file, done);
         Ok(())
     }
 
-    fn hand_out(
+    /// Gives a large file its size and, where that is worth it, the space of its data.
+    fn prepare(
         &self,
-        file: &Arc<Large>,
+        dir: &OwnedFd,
+        made: &Made,
+        name: &CStr,
         size: u64,
-        content: &Content,
         holes: &[(u64, u64)],
-    ) -> Result<(), Trouble> {
-        rustix::fs::ftruncate(&file.made.fd, size)?;
+    ) -> Result<Option<Direct>, Trouble> {
+        rustix::fs::ftruncate(&made.fd, size)?;
+        let starts = std::iter::once(0).chain(holes.iter().map(|(start, length)| start + length));
+        let ends = holes.iter().map(|(start, _)| *start).chain(std::iter::once(size));
+        let data = starts.zip(ends).map(|(start, end)| start..end).filter(|range| !range.is_empty());
+        Ok(Direct::open(dir, made.partial.as_deref().unwrap_or(name), &made.fd, size, data)?)
+    }
+
+    fn hand_out(&self, file: &Arc<Large>, content: &Content, holes: &[(u64, u64)]) -> Result<(), Trouble> {
         let mut layout = Layout::new(holes);
         let (mut moves, mut bytes) = (Vec::new(), 0);
         let send = |moves: &mut Vec<Move>| {
