@@ -1,4 +1,4 @@
-//! Killed at any instant (SIGKILL, no chance to clean up), a backup, a restore or a repair costs nothing but itself.
+//! Killed at any instant (SIGKILL, no chance to clean up), a backup, a restore, a repair or a copy costs nothing but itself.
 //!
 //! After each kill: the repository opens, every committed point restores byte for byte, `repo check --read-data`
 //! finds no damage, and the same command run again completes. At hundreds of random instants, on a directory and, as
@@ -19,10 +19,11 @@ struct Kills {
     backup: u64,
     restore: u64,
     repair: u64,
+    copy: u64,
 }
 
-const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 60, repair: 90 };
-const ON_S3: Kills = Kills { backup: 50, restore: 20, repair: 40 };
+const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 60, repair: 90, copy: 90 };
+const ON_S3: Kills = Kills { backup: 50, restore: 20, repair: 40, copy: 30 };
 
 /// A place whose repository is on the S3 server that the environment names.
 fn s3_place(name: &str) -> Place {
@@ -281,6 +282,69 @@ fn repair_is_killed(place: &Place, kills: u64) {
     restores(place, &points(place).pop().unwrap(), &tree(&data));
 }
 
+fn copy_is_killed(place: &Place, kills: u64) {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    let far_url = format!("{}-far", place.repo);
+    place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
+    // Of both kinds: one that names content as the other does, and one that does not.
+    let password = place.text("password");
+    let mut init = vec!["repo", "init", "--kdf-memory", "1", "--repo", far_url.as_str()];
+    if seed % 2 == 0 {
+        init.extend(["--like", place.repo.as_str(), "--like-password-file", password.as_str()]);
+    }
+    place.run(&init).expect(0);
+    let mut far = Place::in_memory();
+    far.repo.clone_from(&far_url);
+    far.env.clone_from(&place.env);
+    let data = place.path("data");
+    plant(&data, &mut dice, 60, 40_000);
+    let source = data.display().to_string();
+    let copy = ["repo", "copy", "--to", &far_url, "--to-password-file", &password, "--all", "-q"];
+    let (mut whole, mut cut_short, mut by_kill, mut round) = (Duration::ZERO, 0, 0, 0);
+    let mut known: Vec<Tree> = Vec::new();
+    while by_kill < kills {
+        round += 1;
+        for _ in 0..=dice.below(2) {
+            change(&data, &mut dice, round);
+            place.run(&["volume", "backup", &source, "-q"]).expect(0);
+            known.push(tree(&data));
+        }
+        if round <= 2 {
+            // How long one takes.
+            let begun = Instant::now();
+            place.run(&copy).expect(0);
+            whole = whole.max(begun.elapsed());
+            continue;
+        }
+        for _ in 0..=dice.below(3) {
+            let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
+            by_kill += 1;
+            cut_short += u64::from(!killed(place, &copy, delay));
+            // What is listed there is whole, whatever the kill left.
+            let there = points(&far);
+            if let Some(last) = there.len().checked_sub(1) {
+                restores(&far, &there[last], &known[last]);
+            }
+        }
+        let run = place.run(&copy);
+        assert_eq!(run.code, 0, "seed {seed}, round {round}: {}{}", run.out, run.err);
+        assert_eq!(points(&far).len(), known.len(), "seed {seed}, round {round}: every point once");
+        if round % 5 == 0 {
+            clean(&far);
+        }
+    }
+    println!("seed {seed}: {by_kill} kills within {whole:?}: {cut_short} cut it short");
+    assert!(cut_short >= kills / 5, "the instants lie inside the run, not after it");
+    let there = points(&far);
+    assert_eq!(there.len(), known.len());
+    for (id, expected) in there.iter().zip(&known) {
+        restores(&far, id, expected);
+    }
+    clean(&far);
+    clean(place);
+}
+
 #[test]
 fn a_backup_killed_at_any_instant_costs_nothing_but_itself() {
     backup_is_killed(&Place::in_memory(), ON_A_DIRECTORY.backup);
@@ -297,6 +361,11 @@ fn a_repair_killed_at_any_instant_is_completed_by_the_next() {
 }
 
 #[test]
+fn a_copy_killed_at_any_instant_is_completed_by_the_next() {
+    copy_is_killed(&Place::in_memory(), ON_A_DIRECTORY.copy);
+}
+
+#[test]
 fn s3_a_backup_killed_at_any_instant_costs_nothing_but_itself() {
     backup_is_killed(&s3_place("backup"), ON_S3.backup);
 }
@@ -309,4 +378,9 @@ fn s3_a_restore_killed_at_any_instant_is_completed_by_the_next() {
 #[test]
 fn s3_a_repair_killed_at_any_instant_is_completed_by_the_next() {
     repair_is_killed(&s3_place("repair"), ON_S3.repair);
+}
+
+#[test]
+fn s3_a_copy_killed_at_any_instant_is_completed_by_the_next() {
+    copy_is_killed(&s3_place("copy"), ON_S3.copy);
 }

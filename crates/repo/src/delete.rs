@@ -246,8 +246,8 @@ impl Plan {
     }
 }
 
-/// Keeps what would be dropped and the store has locked. A bucket would answer such a deletion with a marker: nothing would
-/// be given back, and the point would look as if a thief had been at it.
+/// Keeps what would be dropped and the store has locked. The store would refuse to delete it; a plan that says so beforehand
+/// is better than one that fails at every point.
 fn look_for_locks(repo: &Repository, decisions: &mut [Decision]) -> Result<(), Error> {
     let Some(vault) = repo.store().vault() else { return Ok(()) };
     let now = repo.env().now();

@@ -310,3 +310,34 @@ fn what_the_store_locks_is_neither_retained_away_nor_deleted_until_the_lock_ends
     let outcome = execute(&repo, by_policy(&repo, &last(1)));
     assert_eq!((outcome.done.deleted.len(), outcome.findings.len()), (2, 0), "{:?}", outcome.findings);
 }
+
+/// Killed before or after any change: what was to stay is there, held points too, and the next run ends what this one began.
+#[test]
+fn a_deletion_killed_at_any_change_takes_nothing_that_was_to_stay() {
+    use crate::store::faulty::{Faults, Faulty};
+
+    let (store, repo, env) = fresh();
+    let a = points_of(&repo, &env, "/a", "......");
+    repo.add_hold(&a[1], "legal", "me", None).unwrap();
+    repo.add_hold(&a[2], "short", "me", Some(env.now() + 1)).unwrap();
+    env.advance(2);
+    let stay: BTreeSet<CommitId> = [a[1], a[4], a[5]].into();
+    let objects = store.inner().snapshot();
+    // Three commits and an ended hold.
+    for die in 0..4 {
+        for landed in [false, true] {
+            let left = MemStore::from_snapshot(objects.clone());
+            let faults = Faults { die_after_changes: Some(die), die_landed: landed, ..Faults::default() };
+            let open = |store: Arc<dyn Store>| Repository::open(store, &Passphrase::new("x"), &env).unwrap();
+            let dying = open(Arc::new(Faulty::new(left.clone(), faults)));
+            let plan = by_policy(&dying, &last(2));
+            // A dead store makes findings, or an error.
+            let _ = plan.execute(&dying, &Cancel::new(), &());
+            let repo = open(Arc::new(left));
+            assert!(there(&repo).is_superset(&stay), "at {die}");
+            let outcome = execute(&repo, by_policy(&repo, &last(2)));
+            assert_eq!((there(&repo), outcome.findings.len()), (stay.clone(), 0), "at {die}");
+            assert!(repo.holds_without_commit().unwrap().is_empty());
+        }
+    }
+}
