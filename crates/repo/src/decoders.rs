@@ -251,7 +251,8 @@ fn recode_chunk(keys: &Keys, bytes: &[u8]) -> Recoded {
     let tag = sealer.seal_chunk(48, &mut sealed).map_err(told)?;
     sealed.extend(tag);
     let plain = usize::try_from(length).unwrap_or(usize::MAX).min(CHUNK_BYTES_MAX);
-    let opened = Decompressor::new().map_err(told)?.open(&opener, 48, &sealed, plain)?;
+    let mut decompressor = Decompressor::new().map_err(told)?;
+    let opened = decompressor.open(&opener, 48, &sealed, plain)?;
     if opened.len() == plain { Ok(None) } else { Err("MORE OR LESS THAN WAS PROMISED".into()) }
 }
 
