@@ -128,9 +128,14 @@ start_s3() {
   local key=holdfast-test secret=holdfast-test-secret bucket=holdfast-test ports
   free_ports 5
   mkdir -p "$state/s3/data"
+  # Besides the one that may do everything, one for each role of a repository: they may do what a bucket's policy allows them.
+  local role roles=''
+  for role in put list read gc; do
+    roles+=",{\"name\":\"$role\",\"credentials\":[{\"accessKey\":\"$key-$role\",\"secretKey\":\"$secret-$role\"}],\"actions\":[]}"
+  done
   cat >"$state/s3/identities.json" <<EOF
 {"identities":[{"name":"test","credentials":[{"accessKey":"$key","secretKey":"$secret"}],
- "actions":["Admin","Read","Write","List","Tagging"]}]}
+ "actions":["Admin","Read","Write","List","Tagging"]}$roles]}
 EOF
   serve s3 "$s3_dir/weed" mini -dir="$state/s3/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     -s3.config="$state/s3/identities.json" -s3.port="${ports[0]}" -master.port="${ports[1]}" \
