@@ -290,7 +290,7 @@ fn copy_is_killed(place: &Place, kills: u64) {
     // Of both kinds: one that names content as the other does, and one that does not.
     let password = place.text("password");
     let mut init = vec!["repo", "init", "--kdf-memory", "1", "--repo", far_url.as_str()];
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         init.extend(["--like", place.repo.as_str(), "--like-password-file", password.as_str()]);
     }
     place.run(&init).expect(0);
