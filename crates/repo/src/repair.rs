@@ -44,6 +44,9 @@ use crate::store::StoreError;
 
 use salvage::{Found, Salvager, Source};
 
+/// Of so many packs the places are gathered in one walk over the index: 40 bytes a chunk, a few hundred chunks a pack.
+const GATHERED_AT_ONCE: usize = 256;
+
 /// How a repair works.
 #[derive(Debug, Clone, Default)]
 pub struct RepairOptions {
@@ -275,9 +278,12 @@ impl Plan {
             chunks_unreadable: 0,
         };
         let mut packs: Vec<PackPlan> = self.misnamed.iter().map(|pack| none(*pack, Loss::Misnamed)).collect();
-        for pack in gone {
-            let chunks_unreadable = self.promised(pack)?.len() as u64;
-            packs.push(PackPlan { chunks_unreadable, ..none(*pack, Loss::Gone) });
+        for some in gone.chunks(GATHERED_AT_ONCE) {
+            let promised = self.promised(some)?;
+            for pack in some {
+                let chunks_unreadable = promised.get(pack).map_or(0, Vec::len) as u64;
+                packs.push(PackPlan { chunks_unreadable, ..none(*pack, Loss::Gone) });
+            }
         }
         let mut opaque = false;
         let whole = self.each_source(&mut |source, pack| {
@@ -336,9 +342,17 @@ impl Plan {
         Ok(())
     }
 
-    fn promised(&self, pack: &PackId) -> Result<PlacesOfPack, Error> {
-        let Some(number) = self.index().number_of(pack) else { return Ok(Vec::new()) };
-        Ok(gather(self.index(), std::iter::once(number))?.remove(&number).unwrap_or_default())
+    /// What the index promises in these packs: one walk over the index.
+    fn promised(&self, packs: &[PackId]) -> Result<HashMap<PackId, PlacesOfPack>, Error> {
+        let index = self.index();
+        let numbers = packs.iter().flat_map(|pack| index.numbers_of(pack));
+        let mut promised: HashMap<PackId, PlacesOfPack> = HashMap::new();
+        for (number, places) in gather(index, numbers)? {
+            if let Some((pack, _)) = index.pack(number) {
+                promised.entry(pack).or_default().extend(places);
+            }
+        }
+        Ok(promised)
     }
 
     /// Hands over every damaged pack that is there, read again. Returns those that are whole this time.
@@ -348,28 +362,32 @@ impl Plan {
     ) -> Result<Vec<PackId>, Error> {
         let mut whole = Vec::new();
         let named = self.left_out.iter().filter(|pack| !self.misnamed.contains(pack));
-        for pack in named.chain(&self.unnamed_broken) {
-            self.options.cancel.check()?;
-            let bytes = match self.repo.store().get(&pack.key()) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    lost(error.into())?;
+        let packs: Vec<PackId> = named.chain(&self.unnamed_broken).copied().collect();
+        for some in packs.chunks(GATHERED_AT_ONCE) {
+            let mut promised = self.promised(some)?;
+            for pack in some {
+                self.options.cancel.check()?;
+                let bytes = match self.repo.store().get(&pack.key()) {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        lost(error.into())?;
+                        continue;
+                    }
+                };
+                if *blake3::hash(&bytes).as_bytes() == pack.0 && !self.forged.contains(pack) {
+                    whole.push(*pack);
                     continue;
                 }
-            };
-            if *blake3::hash(&bytes).as_bytes() == pack.0 && !self.forged.contains(pack) {
-                whole.push(*pack);
-                continue;
+                let source = Source {
+                    repo: &self.repo,
+                    index: self.index(),
+                    places: &self.places,
+                    left_out: &self.left_out,
+                    bytes,
+                    promised: promised.remove(pack).unwrap_or_default(),
+                };
+                each(source, *pack)?;
             }
-            let source = Source {
-                repo: &self.repo,
-                index: self.index(),
-                places: &self.places,
-                left_out: &self.left_out,
-                bytes,
-                promised: self.promised(pack)?,
-            };
-            each(source, *pack)?;
         }
         Ok(whole)
     }

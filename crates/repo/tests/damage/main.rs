@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod fixture;
+mod notes;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
