@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use repo::check::{Budget, CheckOptions, CheckReport, check};
 use repo::store::mem::MemStore;
 use repo::{Env, Passphrase, Repository, Severity};
 
 use crate::fixture::{Fixture, NOW, READ, noise, open};
+use crate::repair::Changes;
 use crate::{Restored, flip, restore};
 
 fn budget(store: &MemStore) -> CheckReport {
@@ -42,7 +42,7 @@ fn a_damaged_hold_or_note_is_told_and_no_point_is_lost_or_let_go() {
         let keys = fixture.keys(folder);
         let [a, b] = keys.as_slice() else { panic!("two of {folder}: {keys:?}") };
         let get = |key: &String| fixture.objects[key].clone();
-        let mut cases: Vec<(String, Vec<(String, Option<Bytes>)>)> = Vec::new();
+        let mut cases: Vec<(String, Changes)> = Vec::new();
         // The last note is the one that counts.
         for at in (0..get(b).len()).step_by(29) {
             cases.push((format!("flipped at {at}"), vec![(b.clone(), flip(&get(b), at))]));

@@ -47,7 +47,8 @@ fn codes(report: &CheckReport) -> BTreeSet<&str> {
     errors.map(|finding| finding.code).collect()
 }
 
-type Changes = Vec<(String, Option<Bytes>)>;
+/// Objects with their new bytes; `None`: gone.
+pub(crate) type Changes = Vec<(String, Option<Bytes>)>;
 
 /// Every kind of object × every kind of damage.
 fn damages(fixture: &Fixture) -> Vec<(String, Changes)> {
