@@ -24,7 +24,7 @@ use crate::pack::{self, Compressor, Decompressor, Lane, Pack, PackBuilder, Trail
 use crate::repo::{InitOptions, Repository};
 use crate::secret::{Kdf, KeyFile, KeyWrap, Passphrase, RecoveryKey, Unlock, WrapError, WrappedKey};
 use crate::store::mem::MemStore;
-use crate::{hold, keys, reader, repo};
+use crate::{hold, immutable, keys, reader, repo};
 use zeroize::Zeroizing;
 
 /// What a decoder made of bytes: the bytes it would write for them, if it can; or why it refused.
@@ -277,7 +277,7 @@ pub fn all() -> Result<Vec<Decoder>, Error> {
         .collect();
     let bundles = [Capability::Put, Capability::List, Capability::Read]
         .map(|capability| secrets.restrict(capability).map(|keys| keys.encode().to_vec()));
-    let (for_directory, for_chunk) = (secrets.clone(), secrets.clone());
+    let [for_directory, for_chunk, for_record] = [(); 3].map(|()| secrets.clone());
     let pack = finished_pack(&secrets)?;
     let trailer = [&(pack.len() as u64).to_le_bytes()[..], &pack[pack.len() - Trailer::LEN..]].concat();
     let row =
@@ -396,6 +396,15 @@ pub fn all() -> Result<Vec<Decoder>, Error> {
             samples: chunks()?,
             recode: Box::new(move |bytes| recode_chunk(&for_chunk, bytes)),
         },
+        row(
+            "lock-record",
+            true,
+            immutable::record_samples(&secrets),
+            Box::new(move |bytes| match immutable::recode_record(&for_record, bytes) {
+                Some(again) => Ok(Some(again)),
+                None => Err("no record of locks".into()),
+            }),
+        ),
         row("hold", true, hold::samples(), Box::new(|bytes| hold::recode(bytes).map(Some).map_err(what))),
         row(
             "check-note",

@@ -530,7 +530,7 @@ impl Record {
         let (until, count) = head.get(8..)?.split_first_chunk::<8>()?;
         let count = u32::from_le_bytes(count.try_into().ok()?) as usize;
         let (names, rest) = names.as_chunks::<16>();
-        if names.len() != count || !rest.is_empty() || !names.is_sorted() {
+        if names.len() != count || !rest.is_empty() || !names.is_sorted_by(|a, b| a < b) {
             return None;
         }
         Some(Record { until: i64::from_le_bytes(*until), names: names.to_vec() })
@@ -539,6 +539,22 @@ impl Record {
     fn covers(&self, key: &str, needed: Timestamp) -> bool {
         self.until >= needed && self.names.binary_search(&name_of(key)).is_ok()
     }
+}
+
+/// What the fuzzer asks: a record without its MAC, as somebody with a key could have written it, read and written again.
+pub(crate) fn recode_record(keys: &Keys, body: &[u8]) -> Option<Vec<u8>> {
+    let bytes = [body, keys.commit_mac(body).as_bytes()].concat();
+    let (_, again) = Record::decode(keys, &bytes)?.encode(keys);
+    again.split_last_chunk::<MAC>().map(|(body, _)| body.to_vec())
+}
+
+/// Bodies to begin with.
+pub(crate) fn record_samples(keys: &Keys) -> Vec<Vec<u8>> {
+    let body = |names: Vec<Name>| {
+        let (_, bytes) = Record { until: 1_700_000_000_000_000_000, names }.encode(keys);
+        bytes[..bytes.len() - MAC].to_vec()
+    };
+    vec![body(vec![]), body((0..9).map(|at| name_of(&format!("packs/{at}"))).collect())]
 }
 
 /// The policy in a header's bytes, if it has one that makes sense.

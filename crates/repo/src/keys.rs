@@ -119,6 +119,9 @@ pub struct Rotated {
     pub old: String,
     /// The one that is.
     pub new: String,
+    /// Why the old one is still there: a bucket may have it locked for a while. It opens until it is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_stays: Option<String>,
 }
 
 /// The key object a repository was opened with.
@@ -479,7 +482,8 @@ impl Repository {
     }
 
     /// Puts the key object `id` under something else to open it with, for the same capability and with the same label:
-    /// a new key object, opened once to see that it works, and then the old one is deleted. No data is touched (R5).
+    /// a new key object, opened once to see that it works, and then the old one is deleted, if the store allows that. No
+    /// data is touched (R5).
     pub fn rotate_key<'k>(
         &self,
         id: &str,
@@ -495,8 +499,8 @@ impl Repository {
         };
         let keys = self.secrets().restrict(capability)?;
         let new = self.put_checked(&keys, unlock.into(), kdf, &object.label)?;
-        self.store().delete(&format!("{KEYS}{id}"))?;
-        Ok(Rotated { old: id.into(), new })
+        let old_stays = self.store().delete(&format!("{KEYS}{id}")).err().map(|error| error.to_string());
+        Ok(Rotated { old: id.into(), new, old_stays })
     }
 
     /// Removes a key object by its name. Neither the key this repository was opened with goes, nor the last one that
@@ -545,9 +549,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::immutable::LockPolicy;
     use crate::repo::InitOptions;
     use crate::secret::{KeyFile, Passphrase};
     use crate::store::mem::MemStore;
+    use crate::store::vault::LockMode;
+    use crate::store::versioned::{Flaws, VersionedStore};
 
     fn cheap() -> InitOptions {
         InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() }
@@ -754,6 +761,26 @@ mod tests {
         let refused = rotated.rotate_key(&done.new, &Passphrase::new("mine"), Kdf::cheap());
         assert!(matches!(refused, Err(Error::NotPermitted { .. })));
         open(&store, "next").unwrap();
+    }
+
+    /// A locked bucket, or a store role that may not delete: the new key is there all the same, and it is told.
+    #[test]
+    fn a_rotated_key_that_cannot_be_deleted_is_told() {
+        let env = Env::fixed(20_000 * 86_400_000_000_000, 1);
+        let bucket = VersionedStore::new(&env, Flaws::default());
+        let lock = Some(LockPolicy::new(LockMode::Compliance, 86_400).unwrap());
+        let options = InitOptions { kdf: Kdf::cheap(), lock, ..InitOptions::default() };
+        let words = Passphrase::new("first");
+        let repo = Repository::init(Arc::new(bucket.clone()), &words, &options, &env).unwrap();
+        let rotated = repo.rotate_key(repo.key_id(), &Passphrase::new("next"), Kdf::cheap()).unwrap();
+        assert!(rotated.old_stays.is_some(), "{rotated:?}");
+        let open = |words: &str| Repository::open(Arc::new(bucket.clone()), &Passphrase::new(words), &env);
+        assert_eq!(open("next").unwrap().key_id(), rotated.new);
+        // It opens until the lock has ended and it is removed.
+        open("first").unwrap();
+        env.advance(30 * 86_400_000_000_000);
+        open("next").unwrap().remove_key(&rotated.old).unwrap();
+        assert!(matches!(open("first"), Err(Error::WrongKey { .. })));
     }
 
     #[test]

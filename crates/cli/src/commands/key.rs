@@ -150,17 +150,25 @@ fn rotate(ctx: &Context, args: &Rotate) -> Result<Exit> {
     let mut told = told_of(ctx, new)?;
     if ctx.out.is_table() {
         ctx.out.line(format!(
-            "Rotated key {} to {} at {}; what opened it before opens nothing any more, and no data was touched",
+            "Rotated key {} to {} at {}; no data was touched",
             rotated.old,
             rotated.new,
             repo.url()
         ));
+        ctx.out.line(match &rotated.old_stays {
+            None => "What opened it before opens nothing any more.".to_owned(),
+            Some(why) => format!(
+                "The old key could not be deleted and STILL OPENS ({why}): run `holdfast repo key remove {}` when the store allows it.",
+                rotated.old
+            ),
+        });
     } else {
         told.insert("old".into(), json!(rotated.old));
         told.insert("new".into(), json!(rotated.new));
+        told.insert("oldStays".into(), json!(rotated.old_stays));
         ctx.out.value(&told)?;
     }
-    Ok(Exit::Done)
+    Ok(if rotated.old_stays.is_some() { Exit::Incomplete } else { Exit::Done })
 }
 
 /// Shows a recovery key that was made; the beginning of a result for programs.
