@@ -1,26 +1,39 @@
-//! R7: what was once released stays readable. The repository in `golden/v1` was written when format version 1
-//! was; it is read and never edited. Its passphrases are `golden read`, `golden list` and `golden put`.
+//! R7: what was once released stays readable. Two repositories of format version 1 are read here and never edited:
+//!
+//! - `golden/v1`: from before anything but passphrases, packs, index and commits was there. Its passphrases are
+//!   `golden read`, `golden list` and `golden put`.
+//! - `golden/v1-all`: with every kind of object and of key that version 1 has. What opens it lies in
+//!   `golden/v1-all.keys`, but for the passphrase `golden read` and the plugin, which is below.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use common::{NOW, bytes, entry, noise, small_chunks, write_stream};
+use repo::check::{Budget, CheckOptions};
+use repo::immutable::RenewOptions;
 use repo::store::Store;
 use repo::store::mem::MemStore;
+use repo::store::vault::LockMode;
+use repo::store::versioned::{Flaws, VersionedStore};
 use repo::{
-    Capability, CommitDraft, Content, EntryKind, Env, Extent, InitOptions, Kdf, Lane, ManifestEntry,
-    NodeKind, Passphrase, ReaderOptions, Repository, TreeEntry, WriterOptions,
+    Capability, CommitDraft, CommitId, Content, EntryKind, Env, Extent, InitOptions, Kdf, KeyFile, KeyWrap,
+    Lane, LockPolicy, ManifestEntry, NodeKind, Passphrase, ReaderOptions, RecoveryKey, Repository, Timestamp,
+    TreeEntry, Unlock, WrapError, WrappedKey, WriterOptions, Zeroizing,
 };
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+/// The folders of a repository, and its header.
+const KINDS: [&str; 8] = ["checks", "commits", "holdfast.json", "holds", "index", "keys", "locks", "packs"];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-fn load() -> MemStore {
+fn load(name: &str) -> MemStore {
     fn walk(store: &MemStore, root: &Path, at: &Path) {
         for entry in std::fs::read_dir(at).unwrap() {
             let path = entry.unwrap().path();
@@ -33,7 +46,7 @@ fn load() -> MemStore {
         }
     }
     let store = MemStore::new();
-    walk(&store, &folder(), &folder());
+    walk(&store, &golden(name), &golden(name));
     store
 }
 
@@ -89,7 +102,7 @@ fn tree(chunk: repo::ChunkId) -> Vec<TreeEntry> {
 #[test]
 #[ignore = "the golden repository is never edited"]
 fn write_the_golden_repository() {
-    assert!(!folder().exists(), "it is never edited");
+    assert!(!golden("v1").exists(), "it is never edited");
     let store = MemStore::new();
     let env = Env::fixed(NOW, 2_026);
     let options = InitOptions {
@@ -104,6 +117,13 @@ fn write_the_golden_repository() {
     for (words, capability) in [("golden list", Capability::List), ("golden put", Capability::Put)] {
         repo.add_key(&Passphrase::new(words), capability, words, Kdf::cheap()).unwrap();
     }
+    write_points(&repo, &env);
+    keep("v1", store.snapshot());
+}
+
+/// Two commits, the second upon the first.
+fn write_points(repo: &Repository, env: &Env) -> Vec<CommitId> {
+    let mut ids = Vec::new();
     let mut parents = Vec::new();
     for second in [false, true] {
         env.advance(1_000_000_000);
@@ -132,17 +152,94 @@ fn write_the_golden_repository() {
             })
             .unwrap();
         parents.push(info.id);
+        ids.push(info.id);
     }
-    for (key, content) in store.snapshot() {
-        let path = folder().join(key);
+    ids
+}
+
+fn keep(name: &str, objects: BTreeMap<String, Bytes>) {
+    for (key, content) in objects {
+        let path = golden(name).join(key);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 }
 
+/// A plugin whose key is in this file.
+struct Plugin;
+
+impl KeyWrap for Plugin {
+    fn name(&self) -> String {
+        "golden".into()
+    }
+
+    fn key_id(&self) -> Result<String, WrapError> {
+        Ok("golden key".into())
+    }
+
+    fn wrap(&self, plain: &[u8]) -> Result<WrappedKey, WrapError> {
+        let ciphertext = plain.iter().map(|byte| byte ^ 0x5a).collect();
+        let annotations = BTreeMap::from([("golden.example.com".to_string(), b"\x00\xff".to_vec())]);
+        Ok(WrappedKey { key_id: self.key_id()?, ciphertext, annotations })
+    }
+
+    fn unwrap(&self, wrapped: &WrappedKey) -> Result<Zeroizing<Vec<u8>>, WrapError> {
+        let same = self.wrap(&[])?;
+        if (&wrapped.key_id, &wrapped.annotations) != (&same.key_id, &same.annotations) {
+            return Err(WrapError::Refused("not what it was given".into()));
+        }
+        Ok(Zeroizing::new(wrapped.ciphertext.iter().map(|byte| byte ^ 0x5a).collect()))
+    }
+}
+
+const DAY: Timestamp = 86_400_000_000_000;
+
+/// Wrote `golden/v1-all`; kept to show how, and never run again.
+#[test]
+#[ignore = "the golden repository is never edited"]
+fn write_the_golden_repository_of_all_kinds() {
+    assert!(!golden("v1-all").exists(), "it is never edited");
+    let env = Env::fixed(NOW, 2_027);
+    let bucket = VersionedStore::new(&env, Flaws::default());
+    let options = InitOptions {
+        chunk_bytes: small_chunks(),
+        kdf: Kdf::cheap(),
+        label: "golden".into(),
+        lock: Some(LockPolicy::new(LockMode::Governance, 30 * 86_400).unwrap()),
+        like: None,
+    };
+    let store = Arc::new(bucket.clone());
+    let repo = Repository::init(store, &Passphrase::new("golden read"), &options, &env).unwrap();
+    let file = KeyFile::generate(&env).unwrap();
+    repo.add_key(&file, Capability::List, "file", Kdf::cheap()).unwrap();
+    repo.add_key(Unlock::Plugin(&Plugin), Capability::Put, "plugin", Kdf::cheap()).unwrap();
+    let (_, recovery) = repo.add_recovery_key("recovery").unwrap();
+    let points = write_points(&repo, &env);
+    repo.add_hold(&points[0], "an audit", "ops", None).unwrap();
+    repo.add_hold(&points[1], "until the new year", "ops", Some(NOW + 40 * DAY)).unwrap();
+    let budget = Some(Budget::Share(0.3));
+    repo::check::check(&repo, &CheckOptions { budget, threads: 1, ..CheckOptions::default() }, &()).unwrap();
+    env.advance(20 * DAY);
+    repo::immutable::renew(
+        &repo,
+        &RenewOptions { protect_seconds: Some(90 * 86_400), ..RenewOptions::default() },
+    )
+    .unwrap();
+    let objects = repo::store::list_all(&bucket, "").unwrap();
+    keep(
+        "v1-all",
+        objects.into_iter().map(|object| (object.key.clone(), bucket.get(&object.key).unwrap())).collect(),
+    );
+    let texts = [("key-file", file.to_text()), ("recovery-key", recovery.to_text())];
+    keep(
+        "v1-all.keys",
+        texts.map(|(name, text)| (name.to_string(), Bytes::copy_from_slice(text.as_bytes()))).into(),
+    );
+}
+
 #[test]
 fn r7_the_golden_repository_of_version_1_stays_readable() {
-    let store: Arc<dyn Store> = Arc::new(load());
+    let store: Arc<dyn Store> = Arc::new(load("v1"));
     let open =
         |words: &str| Repository::open(store.clone(), &Passphrase::new(words), &Env::fixed(NOW, 1)).unwrap();
     let repo = open("golden read");
@@ -174,11 +271,58 @@ fn r7_the_golden_repository_of_version_1_stays_readable() {
     }
 }
 
+#[test]
+fn r7_every_kind_of_object_and_key_of_version_1_stays_readable() {
+    let loaded = load("v1-all");
+    // Every kind there is: a new one gets its golden repository on the day it is made.
+    let kinds: BTreeSet<String> =
+        loaded.snapshot().into_keys().map(|key| key.split('/').next().unwrap().to_owned()).collect();
+    assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), KINDS);
+    let store: Arc<dyn Store> = Arc::new(loaded);
+    let text = |name: &str| std::fs::read_to_string(golden("v1-all.keys").join(name)).unwrap();
+    let (words, file) =
+        (Passphrase::new("golden read"), KeyFile::parse(text("key-file").as_bytes()).unwrap());
+    let recovery = RecoveryKey::parse(&text("recovery-key")).unwrap();
+    let env = Env::fixed(NOW + 20 * DAY, 1);
+    let ways = [
+        (Unlock::from(&words), Capability::Read),
+        (Unlock::from(&file), Capability::List),
+        (Unlock::Plugin(&Plugin), Capability::Put),
+        (Unlock::from(&recovery), Capability::Read),
+    ];
+    for (unlock, capability) in ways {
+        let repo = Repository::open(store.clone(), unlock, &env).unwrap();
+        assert_eq!((repo.capability(), repo.key_note()), (capability, None));
+    }
+    let repo = Repository::open(store.clone(), &recovery, &env).unwrap();
+    let lock = repo.lock().unwrap();
+    assert_eq!(
+        (lock.mode, lock.seconds, lock.slack_seconds),
+        (LockMode::Governance, 30 * 86_400, 15 * 86_400)
+    );
+    let commits = repo.commits().unwrap();
+    assert_eq!((commits.done.len(), commits.findings), (2, vec![]));
+    let holds = repo.holds().unwrap();
+    let mut until: Vec<_> = holds.done.iter().map(|hold| (hold.reason.as_str(), hold.until)).collect();
+    until.sort();
+    assert_eq!(until, [("an audit", None), ("until the new year", Some(NOW + 40 * DAY))]);
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = repo::check::check(&repo, &options, &()).unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+    let reader = repo.reader(ReaderOptions::default()).unwrap();
+    let manifest = reader.manifest(&commits.done[1].id).unwrap();
+    let read: Vec<_> = manifest[..3]
+        .iter()
+        .map(|one| (one.name.as_str(), reader.bytes(&one.root, 1 << 20).unwrap()))
+        .collect();
+    assert!(read == streams(true));
+}
+
 /// The same bytes in the same repository are the same chunks for ever: a release that cuts, hashes or encodes
 /// otherwise would store everything anew.
 #[test]
 fn r7_a_write_of_today_finds_all_that_was_written_then() {
-    let store: Arc<dyn Store> = Arc::new(load());
+    let store: Arc<dyn Store> = Arc::new(load("v1"));
     let repo = Repository::open(store, &Passphrase::new("golden put"), &Env::fixed(NOW, 1)).unwrap();
     let writer = repo.writer(WriterOptions::default()).unwrap();
     for second in [false, true] {
