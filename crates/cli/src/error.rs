@@ -152,7 +152,7 @@ impl From<repo::Error> for Failure {
             E::Damaged { .. } | E::Missing { .. } => (Exit::Damaged, None),
             E::Ambiguous { .. } | E::Invalid { .. } => (Exit::Usage, None),
             E::Cancelled => (Exit::Interrupted, None),
-            E::Failed { .. } => (Exit::Failed, None),
+            E::Failed { .. } | E::Collected { .. } => (Exit::Failed, None),
         };
         Failure { exit, message: error.to_string(), next: next.map(str::to_owned) }
     }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{ChunkId, CommitId, RepositoryId};
+use crate::id::{ChunkId, CommitId, RepositoryId, WriterId};
 use crate::object::{EntryKind, LEVEL_MAX, ManifestEntry, Origin, Root, Summary};
 
 /// Why bytes are not the value asked for.
@@ -331,7 +331,8 @@ pub(crate) fn decode_commit_root(bytes: &[u8]) -> Decoded<Root> {
 /// A summary, as it is sealed into a commit.
 pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
     let mut e = Encoder::default();
-    e.map(6 + usize::from(summary.origin.is_some())).uint(0).int(summary.time).uint(1).text(&summary.kind);
+    e.map(6 + usize::from(summary.origin.is_some()) + usize::from(summary.writer.is_some()));
+    e.uint(0).int(summary.time).uint(1).text(&summary.kind);
     e.uint(2).map(summary.labels.len());
     for (name, value) in &summary.labels {
         e.text(name).text(value);
@@ -344,6 +345,9 @@ pub(crate) fn encode_summary(summary: &Summary) -> Vec<u8> {
     e.uint(5).int(summary.started);
     if let Some(origin) = &summary.origin {
         e.uint(6).array(2).bytes(origin.repository.as_bytes()).bytes(origin.commit.as_bytes());
+    }
+    if let Some(writer) = summary.writer {
+        e.uint(7).bytes(writer.as_bytes());
     }
     e.finish()
 }
@@ -373,6 +377,7 @@ pub(crate) fn decode_summary(bytes: &[u8]) -> Decoded<Summary> {
                 };
                 summary.origin = Some(Origin { repository, commit: CommitId(d.id()?) });
             }
+            7 => summary.writer = Some(WriterId(d.id()?)),
             _ => return Ok(false),
         }
         seen |= 1 << key;
@@ -453,8 +458,9 @@ mod tests {
             tree: bool, level in 0..=6_u8, length in 1..200_000_u64, id: [u8; 32], copied: Option<([u8; 16], [u8; 32])>,
         ) {
             let name = kind.clone();
+            let writer = tree.then_some(WriterId(id));
             let origin = copied.map(|(repository, commit)| Origin { repository: RepositoryId(repository), commit: CommitId(commit) });
-            let summary = Summary { time, started, kind, labels, figures: figures.clone(), parents, origin };
+            let summary = Summary { time, started, kind, labels, figures: figures.clone(), parents, origin, writer };
             prop_assert_eq!(decode_summary(&encode_summary(&summary)), Ok(summary));
             let kind = if tree { EntryKind::Tree } else { EntryKind::Bytes };
             let root = Root { level, length, id: ChunkId(id) };

@@ -55,6 +55,7 @@ use crate::error::Error;
 use crate::id::{CommitId, HEADER, HoldId, KEYS, PackId, SegmentId};
 use crate::immutable::is_passing;
 use crate::index::{Index, PackSet};
+use crate::lease::{self, Notes};
 use crate::monitor::{Finding, Progress, Severity};
 use crate::object::{Capability, Root, Summary};
 use crate::reader::{Reader, ReaderOptions};
@@ -189,6 +190,9 @@ pub fn check(
 
     progress.note("listing objects");
     let mut listing = run.list()?;
+    // Never acknowledged, and said so: nobody counts on them.
+    let voided = lease::voided(repo, &Notes::list(repo)?)?;
+    listing.commits.retain(|id| !voided.contains(id));
     report.findings.extend(run.header()?);
     match &options.points {
         // Whatever else there is is not asked for.
@@ -380,7 +384,11 @@ impl<'r> Run<'r> {
                 listing.keys += 1;
             } else if turns::is_note_key(key) {
                 listing.notes.push(object.key);
-            } else if key != HEADER && HoldId::from_key(key).is_none() && !is_passing(key) {
+            } else if key != HEADER
+                && HoldId::from_key(key).is_none()
+                && !is_passing(key)
+                && !lease::is_known(key)
+            {
                 listing.strays.push(object.key);
             }
             Ok(())

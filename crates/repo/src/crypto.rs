@@ -365,6 +365,45 @@ impl Keys {
         Ok(CacheCipher(cipher(&*hkdf(salt, &secret.0, "cached commits")?)?))
     }
 
+    /// A small object for everybody who may see the index: a lease, a mark, a verdict.
+    pub(crate) fn seal_note(
+        &self,
+        magic: &[u8; 8],
+        info: &str,
+        body: &[u8],
+        env: &Env,
+    ) -> Result<Vec<u8>, Error> {
+        let mut salt = [0; 32];
+        env.random(&mut salt)?;
+        let mut bytes = [magic.as_slice(), &salt, body].concat();
+        let key = cipher(&*hkdf(&salt, &self.index_key.0, info)?)?;
+        let (prefix, body) = bytes.split_at_mut(SEGMENT_PREFIX_LEN);
+        let tag = seal_separate(&key, [0; NONCE_LEN], prefix, body)?;
+        bytes.extend_from_slice(&tag);
+        Ok(bytes)
+    }
+
+    /// Its inverse, opened where it lies.
+    pub(crate) fn open_note<'b>(
+        &self,
+        magic: &[u8; 8],
+        info: &str,
+        bytes: &'b mut [u8],
+    ) -> Result<&'b [u8], String> {
+        let Some((prefix, sealed)) = bytes.split_at_mut_checked(SEGMENT_PREFIX_LEN) else {
+            return Err("it is too short".into());
+        };
+        let Some(salt) = prefix.strip_prefix(magic) else {
+            return Err("it does not begin as what its name says".into());
+        };
+        let key = hkdf(salt, &self.index_key.0, info).and_then(|key| cipher(&key));
+        let key = key.map_err(|error| error.to_string())?;
+        match open_in_place(&key, [0; NONCE_LEN], prefix, sealed) {
+            Some(body) => Ok(body),
+            None => Err("its authentication tag does not fit".into()),
+        }
+    }
+
     /// `e_public ‖ ciphertext ‖ tag` of a commit's summary, for list keys.
     pub(crate) fn seal_summary(&self, aad: &[u8], plain: &[u8], env: &Env) -> Result<Vec<u8>, Error> {
         seal_message(&self.list_public, "summary", aad, plain, env)

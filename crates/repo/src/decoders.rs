@@ -126,6 +126,7 @@ fn summary() -> Summary {
         figures: [("bytes".to_string(), u64::MAX), ("files".to_string(), 3)].into(),
         parents: vec![CommitId([7; 32]), CommitId([8; 32])],
         origin: Some(Origin { repository: RepositoryId([6; 16]), commit: CommitId([9; 32]) }),
+        writer: Some(crate::id::WriterId([5; 32])),
     }
 }
 

@@ -16,7 +16,8 @@ use crate::crypto::ChunkIds;
 use crate::env::Cancel;
 use crate::error::Error;
 use crate::id::{ChunkId, PackId};
-use crate::index::{Index, PackSet, Segment};
+use crate::index::{Index, PackSet, Segment, check_packs};
+use crate::lease::{ReliedOn, Session};
 use crate::monitor::Counts;
 use crate::pack::{Compressor, Lane, PACK_BYTES, PackBuilder, PackEntry, pack_bytes_at_most};
 use crate::reindex;
@@ -60,8 +61,11 @@ pub(crate) struct Engine {
     ids: ChunkIds,
     index: Index,
     touched: PackSet,
+    session: Session,
+    /// Packs of this write that the store has acknowledged.
+    own: Mutex<Vec<(PackId, u32)>>,
     /// Chunks this write stores, by the first 16 bytes of their ids.
-    session: [Mutex<HashSet<[u8; 16]>>; SHARDS],
+    stored: [Mutex<HashSet<[u8; 16]>>; SHARDS],
     cancel: Cancel,
     failure: OnceLock<Error>,
     stopped: AtomicBool,
@@ -107,8 +111,15 @@ impl Engine {
         uploads: usize,
     ) -> Result<(Engine, Receiver<PackBuilder>), Error> {
         let ids = repo.secrets().chunk_ids()?;
+        // In this order (R3): the lease, then what collectors said, then the index, then the packs.
+        let session = Session::begin(
+            repo,
+            options.lease,
+            #[cfg(test)]
+            options.sabotage,
+        )?;
         let mut index = repo.index()?;
-        index.look_for_packs(&**repo.store())?;
+        index.look_for_packs(&**repo.store(), session.condemned())?;
         // Appending and sealing takes about a sixth of the time of compressing: one pack serves four threads.
         let data_packs = threads.div_ceil(4).max(1);
         let packs = data_packs + 1 + uploads;
@@ -124,8 +135,10 @@ impl Engine {
             repo: repo.clone(),
             ids,
             touched: PackSet::of(&index),
+            session,
+            own: Mutex::default(),
             index,
-            session: std::array::from_fn(|_| Mutex::new(HashSet::new())),
+            stored: std::array::from_fn(|_| Mutex::new(HashSet::new())),
             cancel: options.cancel.clone(),
             failure: OnceLock::new(),
             stopped: AtomicBool::new(false),
@@ -164,6 +177,10 @@ impl Engine {
 
     pub(crate) fn touched(&self) -> &PackSet {
         &self.touched
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     pub(crate) fn id_of(&self, plain: &[u8]) -> ChunkId {
@@ -280,10 +297,10 @@ impl Engine {
 
     // --- deduplication ---
 
-    fn session_of(&self, id: &ChunkId) -> (MutexGuard<'_, HashSet<[u8; 16]>>, [u8; 16]) {
+    fn stored_at(&self, id: &ChunkId) -> (MutexGuard<'_, HashSet<[u8; 16]>>, [u8; 16]) {
         let mut short = [0; 16];
         short.copy_from_slice(&id.0[..16]);
-        (lock(&self.session[usize::from(id.0[31]) % SHARDS]), short)
+        (lock(&self.stored[usize::from(id.0[31]) % SHARDS]), short)
     }
 
     pub(crate) fn has(&self, id: &ChunkId) -> bool {
@@ -293,8 +310,8 @@ impl Engine {
                 true
             }
             Ok(None) => {
-                let (session, short) = self.session_of(id);
-                session.contains(&short)
+                let (stored, short) = self.stored_at(id);
+                stored.contains(&short)
             }
             // Whoever asked stores it, or tries to: the write has failed.
             Err(error) => {
@@ -310,8 +327,8 @@ impl Engine {
             self.touched.insert(pack);
             return Ok(false);
         }
-        let (mut session, short) = self.session_of(id);
-        Ok(session.insert(short))
+        let (mut stored, short) = self.stored_at(id);
+        Ok(stored.insert(short))
     }
 
     // --- packs ---
@@ -378,6 +395,7 @@ impl Engine {
             self.take_back(pack.into_buffer());
             return Err(error);
         }
+        self.session.renew_if_due();
         let pack = pack.finish()?;
         let size = pack.bytes.len() as u32;
         let put = self.repo.put_content(&pack.id.key(), pack.bytes.clone());
@@ -385,6 +403,7 @@ impl Engine {
         let buffer = pack.bytes.try_into_mut().unwrap_or_default();
         self.take_back(buffer);
         put?;
+        lock(&self.own).push((pack.id, size));
         self.packs.fetch_add(1, Ordering::Relaxed);
         self.bytes_stored.fetch_add(u64::from(size), Ordering::Relaxed);
         let due = {
@@ -438,6 +457,17 @@ impl Engine {
             bytes_stored: get(&self.bytes_stored),
             packs: get(&self.packs),
         }
+    }
+}
+
+impl ReliedOn for Engine {
+    fn relies_on(&self, pack: &PackId) -> bool {
+        self.index.number_of(pack).is_some_and(|number| self.touched.contains(number))
+            || lock(&self.own).iter().any(|(own, _)| own == pack)
+    }
+
+    fn all_present(&self) -> Result<(), Error> {
+        check_packs(&**self.repo.store(), &self.index, &self.touched, &lock(&self.own))
     }
 }
 

@@ -102,6 +102,15 @@ pub enum Error {
         what: String,
     },
 
+    /// A collection took away what a write relied on, before it could be acknowledged (R3).
+    #[error(
+        "{} was sentenced by a collection while this write relied on it (its lease had run out, or a clock is wrong); this write does not count and nothing else is touched: run it again", .pack.key()
+    )]
+    Collected {
+        /// One of the packs.
+        pack: PackId,
+    },
+
     /// No commit has this id, or none exists.
     #[error("no recovery point matches {wanted:?} in {url}; `holdfast points` lists them")]
     NoSuchCommit {

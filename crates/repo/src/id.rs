@@ -67,6 +67,7 @@ id!(PackId, 32, "A pack: BLAKE3 of its bytes.");
 id!(SegmentId, 32, "An index segment: BLAKE3 of its bytes.");
 id!(CommitId, 32, "A commit: BLAKE3 of its bytes.");
 id!(HoldId, 32, "A hold: BLAKE3 of its bytes.");
+id!(WriterId, 32, "A writer: BLAKE3 of a secret that only it knows.");
 id!(RepositoryId, 16, "A repository: random, made once.");
 
 /// Where packs are.
@@ -110,6 +111,13 @@ impl SegmentId {
     /// From `index/<id>`; `None` for a key of any other shape.
     pub fn from_key(key: &str) -> Option<SegmentId> {
         key.strip_prefix(INDEX)?.parse().ok()
+    }
+}
+
+impl WriterId {
+    /// The writer whose secret this is.
+    pub fn of_secret(secret: &[u8]) -> WriterId {
+        WriterId(*blake3::hash(secret).as_bytes())
     }
 }
 

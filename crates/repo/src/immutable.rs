@@ -577,6 +577,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::store::locked::is_kept;
     use crate::store::record::{Record as Recorded, Verb};
     use crate::store::vault::list_versions;
     use crate::store::versioned::{Flaws, VersionedStore};
@@ -627,7 +628,7 @@ mod tests {
 
         /// The earliest date at which any object of the repository unlocks.
         fn first_unlock(&self) -> Timestamp {
-            let kept = list_all(&self.bucket, "").unwrap().into_iter().filter(|o| !o.key.starts_with(LOCKS));
+            let kept = list_all(&self.bucket, "").unwrap().into_iter().filter(|o| is_kept(&o.key));
             kept.map(|object| self.bucket.lock_of(&object.key).unwrap().unwrap().until).min().unwrap()
         }
     }
@@ -721,7 +722,7 @@ mod tests {
         let site = site(10, Flaws::default()).unwrap();
         site.backup("first").unwrap();
         let store = site.repo.store();
-        for object in list_all(&site.bucket, "").unwrap() {
+        for object in list_all(&site.bucket, "").unwrap().into_iter().filter(|object| is_kept(&object.key)) {
             let refused = store.delete(&object.key);
             assert!(matches!(refused, Err(StoreError::Locked { .. })), "{}: {refused:?}", object.key);
         }

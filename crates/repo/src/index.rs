@@ -82,6 +82,14 @@ impl Place {
     pub(crate) fn is_of(&self, id: &ChunkId) -> bool {
         self.key == key_of(id)
     }
+
+    /// An id that finds the same chunk in another reading of the index; only its first 16 bytes are known.
+    pub(crate) fn id_as_far_as_known(&self) -> ChunkId {
+        let mut id = ChunkId::ZERO;
+        id.0[..8].copy_from_slice(&self.key.0.to_be_bytes());
+        id.0[8..16].copy_from_slice(&self.key.1.to_be_bytes());
+        id
+    }
 }
 
 /// Is handed all places of one chunk, each with its position.
@@ -115,6 +123,8 @@ pub(crate) struct Source {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Keys,
     pub(crate) local: Arc<Local>,
+    /// How many segments are fetched at a time.
+    pub(crate) fetchers: usize,
 }
 
 /// All segments, merged.
@@ -143,8 +153,8 @@ impl std::fmt::Debug for Index {
     }
 }
 
-/// How many segments are fetched at a time: over a network the latency is what counts.
-const FETCHERS: usize = 8;
+/// How often the index may change under us while it is opened: a collection replaces segments once.
+const VANISHED_MAX: usize = 100;
 /// Runs of so many lines are merged with whatever comes: writing them again costs nothing worth counting.
 const SMALL_RUN: usize = 64 << 10;
 
@@ -182,7 +192,8 @@ impl Source {
         let build = self.local.budget.build;
         let lines_max = build / 3 / size_of::<Line>();
         let expected = usize::try_from(bytes / CHUNK_LEN as u64).unwrap_or(usize::MAX);
-        let fetchers = ((build as u64 / 2 / largest) as usize).clamp(1, FETCHERS).min(names.len());
+        let fetchers =
+            ((build as u64 / 2 / largest) as usize).clamp(1, self.fetchers.max(1)).min(names.len());
         let batch = Batch::new(expected.min(lines_max))?;
         let gathered = Mutex::new(Gathered { batch, runs: Vec::new(), damaged: Vec::new(), failed: None });
         let next = AtomicUsize::new(0);
@@ -192,6 +203,12 @@ impl Source {
                 // Opened before the lock is taken: threads meet only to merge.
                 let view = match &mut fetched {
                     Ok(bytes) => self.keys.open_segment(bytes).and_then(SegmentView::parse),
+                    // A collection wrote what it says into other segments first, and a new listing shows them (R3).
+                    Err(Error::Store(error)) if error.is_not_found() => {
+                        lock(&gathered).failed.get_or_insert(Trouble::Vanished);
+                        next.store(names.len(), Ordering::Relaxed);
+                        return;
+                    }
                     Err(error) if error.is_damage() => Err(error.to_string()),
                     // Not being able to look is not damage: deciding without it could store all again.
                     Err(error) => {
@@ -273,11 +290,14 @@ impl Index {
     /// Opens the index. `fresh`: nothing that this machine keeps is believed, every segment is read.
     pub(crate) fn open(source: &Source, fresh: bool) -> Result<Index, Error> {
         let mut fresh = fresh;
+        let mut vanished = 0;
         let mut spots = source.local.spots().peekable();
         while let Some(spot) = spots.peek() {
             match Index::open_at(source, *spot, fresh) {
                 Ok(index) => return Ok(index),
                 Err(Trouble::Error(error)) => return Err(error),
+                Err(Trouble::Vanished) if vanished < VANISHED_MAX => vanished += 1,
+                Err(Trouble::Vanished) => return Err(unstable()),
                 Err(Trouble::Broken) if !fresh => fresh = true,
                 Err(Trouble::Broken) => return Err(unstable()),
                 Err(Trouble::Place(error)) => {
@@ -404,7 +424,7 @@ impl Index {
                     let _ = slot.healed.set(run);
                     return Ok(());
                 }
-                Ok(_) | Err(Trouble::Broken) => return Err(unstable()),
+                Ok(_) | Err(Trouble::Broken | Trouble::Vanished) => return Err(unstable()),
                 Err(Trouble::Error(error)) => return Err(error),
                 Err(Trouble::Place(_)) => {}
             }
@@ -514,8 +534,13 @@ impl Index {
     }
 
     /// Looks which of the packs are in the store with the promised size, so that a new write does not rely on
-    /// one that is gone (R3), and stores its chunks again instead.
-    pub(crate) fn look_for_packs(&mut self, store: &dyn Store) -> Result<(), Error> {
+    /// one that is gone (R3), and stores its chunks again instead. Packs in `condemned` are there and are not
+    /// relied on either: they are about to go.
+    pub(crate) fn look_for_packs(
+        &mut self,
+        store: &dyn Store,
+        condemned: &HashSet<PackId>,
+    ) -> Result<(), Error> {
         if self.packs == 0 {
             return Ok(());
         }
@@ -535,6 +560,9 @@ impl Index {
                 id.key(),
                 "the index promises chunks in this pack, and it is gone or of another size; content that is still there is stored again",
             ));
+        }
+        for number in condemned.iter().flat_map(|id| self.numbers_of(id)) {
+            absent.insert(number as usize);
         }
         self.absent = Some(absent);
         Ok(())
@@ -701,16 +729,25 @@ impl PackSet {
         self.0.insert(number as usize);
     }
 
+    pub(crate) fn contains(&self, number: u32) -> bool {
+        self.0.contains(number as usize)
+    }
+
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
         self.0.numbers().map(|number| number as u32)
     }
 }
 
-/// That every pack a write relies on is still there with the promised size (R3). One call for each pack, or
-/// one listing, whichever is fewer.
-pub(crate) fn check_packs(store: &dyn Store, index: &Index, touched: &PackSet) -> Result<(), Error> {
+/// That every pack a write relies on is still there with the promised size (R3): those of the index that it
+/// touched, and its own. One call for each pack, or one listing, whichever is fewer.
+pub(crate) fn check_packs(
+    store: &dyn Store,
+    index: &Index,
+    touched: &PackSet,
+    own: &[(PackId, u32)],
+) -> Result<(), Error> {
     let mut wanted: HashMap<PackId, u32> =
-        touched.numbers().filter_map(|number| index.pack(number)).collect();
+        touched.numbers().filter_map(|number| index.pack(number)).chain(own.iter().copied()).collect();
     let gone = |id: &PackId, what: String| {
         Error::missing(
             id.key(),

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::env::Timestamp;
-use crate::id::{ChunkId, CommitId, RepositoryId};
+use crate::id::{ChunkId, CommitId, RepositoryId, WriterId};
 
 /// What a key allows (R5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -119,6 +119,9 @@ pub struct Summary {
     pub parents: Vec<CommitId>,
     /// The point it is a copy of; `None`: it was made here.
     pub origin: Option<Origin>,
+    /// Who wrote it, as its lease is named.
+    #[serde(skip)]
+    pub writer: Option<WriterId>,
 }
 
 /// Where a copied point was made, however often it was copied since.

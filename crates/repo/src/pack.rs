@@ -334,6 +334,43 @@ impl Pack {
     }
 }
 
+/// Takes chunks over from one pack into others, each opened and compared with its id on the way.
+pub(crate) struct Copier {
+    opener: PackOpener,
+    ids: crate::crypto::ChunkIds,
+    decompressor: Decompressor,
+}
+
+impl Copier {
+    /// For the chunks of this pack. Needs the read key.
+    pub(crate) fn new(repo: &Repository, pack: &Pack) -> Result<Copier, Error> {
+        let opener = repo.secrets().pack_opener(&pack.header)?;
+        Ok(Copier { opener, ids: repo.secrets().chunk_ids()?, decompressor: Decompressor::new()? })
+    }
+
+    /// Adds one of its chunks to another pack, compressed as it was. An inner error says what is wrong with it.
+    pub(crate) fn copy(
+        &mut self,
+        pack: &Pack,
+        entry: &PackEntry,
+        into: &mut PackBuilder,
+    ) -> Result<Result<(), String>, Error> {
+        let start = entry.offset as usize;
+        let sealed = pack.bytes.get(start..start + entry.sealed as usize).unwrap_or_default();
+        match self.decompressor.open(&self.opener, entry.offset, sealed, entry.plain as usize) {
+            Ok(plain) if self.ids.id(plain) == entry.id => {}
+            Ok(_) => return Ok(Err("its content is not what its id says".into())),
+            Err(what) => return Ok(Err(what)),
+        }
+        // What was opened is still there: the method, then the body.
+        let Some((&method, body)) = self.decompressor.opened.split_first() else {
+            return Ok(Err("it is empty".into()));
+        };
+        into.add(entry.id, entry.plain as usize, &Compressed { method, body })?;
+        Ok(Ok(()))
+    }
+}
+
 /// Opens, decompresses and verifies chunks; one for each thread, with its buffers: fresh memory for every chunk would
 /// cost more than decrypting it.
 pub(crate) struct Decompressor {

@@ -17,6 +17,7 @@ use crate::id::{CLAIMS, COMMITS, CommitId, HEADER, KEYS, PackId, RepositoryId, S
 use crate::immutable::LockPolicy;
 use crate::index::{self, Index, Segment};
 use crate::keys::{self, Opened};
+use crate::lease::{self, Notes};
 use crate::local::{Budget, Local, LocalOptions};
 use crate::monitor::{Finding, Outcome};
 use crate::object::{Capability, CommitInfo, Root};
@@ -89,7 +90,11 @@ struct Inner {
     probe: Option<Probe>,
     created: Timestamp,
     opened: Opened,
+    fetchers: AtomicUsize,
 }
+
+/// How many small objects are fetched at a time: over a network the latency is what counts.
+const FETCHERS: usize = 8;
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -183,6 +188,7 @@ impl Repository {
             probe: parsed.store,
             created,
             opened,
+            fetchers: AtomicUsize::new(FETCHERS),
         };
         Ok(Repository(Arc::new(inner), Arc::new(Local::new(&LocalOptions::default(), id))))
     }
@@ -197,6 +203,12 @@ impl Repository {
     /// How the memory it may use is divided.
     pub fn budget(&self) -> Budget {
         self.1.budget
+    }
+
+    /// How many small objects are fetched at a time. One: every store call follows from the one before, so that a
+    /// simulation can repeat them.
+    pub fn set_fetchers(&self, fetchers: usize) {
+        self.0.fetchers.store(fetchers, Ordering::Relaxed);
     }
 
     /// Its name.
@@ -307,7 +319,7 @@ impl Repository {
         };
         // Over a network the latency of each small object is what counts.
         std::thread::scope(|scope| {
-            for _ in 1..8.min(ids.len() / 4) {
+            for _ in 1..self.0.fetchers.load(Ordering::Relaxed).min(ids.len() / 4) {
                 scope.spawn(fetch);
             }
             fetch();
@@ -323,8 +335,19 @@ impl Repository {
         Ok(outcome)
     }
 
-    /// The names of all commits, in no order.
+    /// The names of all commits, in no order. Those that were never acknowledged and say so are left out, as far as
+    /// the key allows to see it.
     pub fn commit_ids(&self) -> Result<Vec<CommitId>, Error> {
+        let mut ids = self.all_commit_ids()?;
+        if self.capability() != Capability::Put {
+            let voided = lease::voided(self, &Notes::list(self)?)?;
+            ids.retain(|id| !voided.contains(id));
+        }
+        Ok(ids)
+    }
+
+    /// The names of all commits in the store.
+    pub(crate) fn all_commit_ids(&self) -> Result<Vec<CommitId>, Error> {
         let mut ids = Vec::new();
         self.0.store.list(COMMITS, &mut |object| {
             ids.extend(CommitId::from_key(&object.key));
@@ -387,7 +410,12 @@ impl Repository {
     }
 
     fn index_source(&self) -> index::Source {
-        index::Source { store: self.0.store.clone(), keys: self.0.opened.keys.clone(), local: self.1.clone() }
+        index::Source {
+            store: self.0.store.clone(),
+            keys: self.0.opened.keys.clone(),
+            local: self.1.clone(),
+            fetchers: self.0.fetchers.load(Ordering::Relaxed),
+        }
     }
 
     /// One index segment, whole.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::id::{COMMITS, HEADER, HOLDS, INDEX, KEYS, PACKS};
+use crate::lease;
 use crate::monitor::Finding;
 use crate::object::Capability;
 use crate::repo::Repository;
@@ -37,6 +38,8 @@ pub struct Stats {
     pub commits: Objects,
     /// Holds.
     pub holds: Objects,
+    /// Leases of writers, and what collections leave for them.
+    pub collection: Objects,
     /// Anything else, the header aside; never read.
     pub others: Objects,
     /// All objects.
@@ -74,6 +77,7 @@ pub fn stats(repo: &Repository) -> Result<Stats, Error> {
             key if key.starts_with(INDEX) => Some(&mut stats.index),
             key if key.starts_with(COMMITS) => Some(&mut stats.commits),
             key if key.starts_with(HOLDS) => Some(&mut stats.holds),
+            key if lease::is_known(key) => Some(&mut stats.collection),
             _ => Some(&mut stats.others),
         };
         if let Some(objects) = kind {
@@ -167,7 +171,7 @@ mod tests {
         assert!((1.99..2.0).contains(&stats.dedup_ratio.unwrap()), "{:?}", stats.dedup_ratio);
         assert!(stats.compression_ratio.unwrap() > 2.0, "{:?}", stats.compression_ratio);
         assert!(stats.packs.bytes > stats.bytes_sealed, "packs have headers and directories");
-        let parts = [stats.keys, stats.packs, stats.index, stats.commits];
+        let parts = [stats.keys, stats.packs, stats.index, stats.commits, stats.collection];
         let header = store.snapshot()["holdfast.json"].len() as u64;
         assert_eq!(stats.total.bytes, parts.iter().map(|part| part.bytes).sum::<u64>() + header);
         assert_eq!(stats.total.count, parts.iter().map(|part| part.count).sum::<u64>() + 1);

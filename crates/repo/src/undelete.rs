@@ -303,6 +303,7 @@ mod tests {
 
     use super::*;
     use crate::check::{CheckOptions, check};
+    use crate::store::locked::is_kept;
     use crate::store::vault::LockMode;
     use crate::store::versioned::{Flaws, VersionedStore};
     use crate::store::{list_all, vault::list_versions};
@@ -352,7 +353,8 @@ mod tests {
         }
 
         fn keys(&self) -> Vec<String> {
-            list_all(&self.bucket, "").unwrap().into_iter().map(|object| object.key).collect()
+            let keys = list_all(&self.bucket, "").unwrap().into_iter().map(|object| object.key);
+            keys.filter(|key| is_kept(key)).collect()
         }
 
         fn undelete(&self) -> Outcome<Undeleted> {

@@ -13,14 +13,16 @@
 //!   committed.
 //! - Memory is `memory_bytes`: the plain bytes waiting, the packs under assembly and those on their way (R6).
 //!   `chunk` blocks while it is used up.
-//! - Before the commit, every pack that a reused chunk lies in is looked for again (R3).
+//! - A lease tells collectors that it is at work. Before the commit, every pack that a reused chunk lies in is
+//!   looked for again; after it, whether a collection meanwhile sentenced one (R3, `lease.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use crate::cbor;
 use crate::chunk::Chunker;
@@ -30,7 +32,7 @@ use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::id::{ChunkId, CommitId};
 use crate::immutable;
-use crate::index;
+use crate::lease::{LEASE, Name, ReliedOn};
 use crate::monitor::{Counts, Finding};
 use crate::object::{CHUNK_BYTES_MAX, CommitDraft, CommitInfo, ManifestEntry, Root, Summary};
 use crate::pack::Lane;
@@ -50,13 +52,27 @@ pub struct WriterOptions {
     pub memory_bytes: usize,
     /// The zstd level of new chunks.
     pub compression: i32,
+    /// How long its lease lasts unless renewed, which it is while it works. A collection waits for it.
+    pub lease: Duration,
     /// Stops it.
     pub cancel: Cancel,
+    /// What a test breaks.
+    #[cfg(test)]
+    pub(crate) sabotage: crate::lease::Sabotage,
 }
 
 impl Default for WriterOptions {
     fn default() -> WriterOptions {
-        WriterOptions { threads: 0, uploads: 2, memory_bytes: 0, compression: 1, cancel: Cancel::default() }
+        WriterOptions {
+            threads: 0,
+            uploads: 2,
+            memory_bytes: 0,
+            compression: 1,
+            lease: LEASE,
+            cancel: Cancel::default(),
+            #[cfg(test)]
+            sabotage: crate::lease::Sabotage::None,
+        }
     }
 }
 
@@ -68,6 +84,8 @@ pub struct Writer {
     workers: Vec<JoinHandle<()>>,
     uploaders: Vec<JoinHandle<()>>,
     begun: Timestamp,
+    /// The thread that renews the lease, and what ends it.
+    keeper: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -121,14 +139,9 @@ impl Writer {
         let (jobs, queue) = unbounded();
         let (engine, full_packs) = Engine::new(repo, &options, threads, uploads)?;
         let engine = Arc::new(engine);
-        let mut writer = Writer {
-            engine,
-            chunker,
-            jobs: Some(jobs),
-            workers: Vec::new(),
-            uploaders: Vec::new(),
-            begun: repo.env().now(),
-        };
+        let (workers, uploaders, begun) = (Vec::new(), Vec::new(), repo.env().now());
+        let mut writer =
+            Writer { engine, chunker, jobs: Some(jobs), workers, uploaders, begun, keeper: None };
         // A thread that cannot be started drops `writer`, which stops those that were.
         for number in 0..threads {
             let (engine, queue) = (writer.engine.clone(), queue.clone());
@@ -141,6 +154,10 @@ impl Writer {
             let work = move || run_uploader(&engine, &full_packs);
             writer.uploaders.push(spawn(format!("repo-put-{number}"), work)?);
         }
+        let (stop, stopped) = bounded(0);
+        let engine = writer.engine.clone();
+        let keeper = spawn("repo-lease".into(), move || engine.session().keep(&stopped))?;
+        writer.keeper = Some((stop, keeper));
         Ok(writer)
     }
 
@@ -248,8 +265,10 @@ impl Writer {
                 figures,
                 parents: draft.parents,
                 origin: None,
+                writer: None,
             },
             &manifest,
+            self.engine.session().name(),
         )
     }
 
@@ -260,7 +279,9 @@ impl Writer {
         manifest: Vec<ManifestEntry>,
     ) -> Result<CommitInfo, Error> {
         let (manifest, _) = self.complete(manifest)?;
-        self.put_commit(summary, &manifest)
+        // Under a name of its own: the commit does not end the lease.
+        let name = Name::new(self.engine.repo().env())?;
+        self.put_commit(summary, &manifest, &name)
     }
 
     /// Everything that a commit with this manifest needs is in the store and in the index.
@@ -281,19 +302,23 @@ impl Writer {
             }
         }
         let repo = self.engine.repo();
-        index::check_packs(&**repo.store(), self.engine.index(), self.engine.touched())?;
+        self.engine.all_present()?;
         let now = repo.env().now();
         immutable::cover(repo, self.engine.index(), self.engine.touched(), self.begun, now)?;
         Ok((manifest, now))
     }
 
-    fn put_commit(&self, summary: Summary, manifest: &Root) -> Result<CommitInfo, Error> {
+    fn put_commit(&self, summary: Summary, manifest: &Root, name: &Name) -> Result<CommitInfo, Error> {
         let repo = self.engine.repo();
+        let summary = Summary { writer: Some(name.id()), ..summary };
         let bytes = Bytes::from(commit::encode(repo.secrets(), &summary, manifest, repo.env())?);
         let id = CommitId(*blake3::hash(&bytes).as_bytes());
+        self.engine.session().look_before(&*self.engine)?;
         // The last moment at which stopping leaves no trace.
         self.engine.check()?;
         repo.put_content(&id.key(), bytes)?;
+        // A collection may have struck between the last look and the commit: only now is it known (R3).
+        self.engine.session().look_after(&id, name, &*self.engine)?;
         Ok(CommitInfo { id, summary })
     }
 }
@@ -320,6 +345,10 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.engine.stop();
         self.jobs = None;
+        if let Some((stop, keeper)) = self.keeper.take() {
+            drop(stop);
+            let _ = keeper.join();
+        }
         // Workers first: they feed the uploaders, whose queue closes when the engine lets go of it.
         for thread in self.workers.drain(..).chain(self.uploaders.drain(..)) {
             // A thread that panicked has told the engine; there is nobody left to tell.

@@ -11,6 +11,7 @@ pub mod delete;
 pub mod diff;
 pub mod discover;
 pub mod export;
+pub mod gc;
 pub mod hold;
 pub mod immutable;
 pub mod key;

@@ -1,6 +1,6 @@
 //! `holdfast repo`: create a repository, check it, count it.
 
-use super::{check, immutable, key, print_findings, repair};
+use super::{check, gc, immutable, key, print_findings, repair};
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
 use crate::output::{bytes, count, counted};
@@ -18,6 +18,8 @@ pub enum Command {
     Check(check::Args),
     /// Put right what can be put right, and name what cannot; --plan only shows what would be done
     Repair(repair::Args),
+    /// Collect garbage: give back the space of what no recovery point needs, beside running backups
+    Gc(gc::Args),
     /// Count recovery points, chunks and bytes
     Stats,
     /// Prove what the store does: conditional puts, checksums, versions, locks
@@ -92,6 +94,7 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
         }
         Command::Check(args) => check::run(ctx, &args),
         Command::Repair(args) => repair::run(ctx, &args),
+        Command::Gc(args) => gc::run(ctx, &args),
         Command::Stats => stats(ctx),
         Command::Probe => immutable::run_probe(ctx),
         Command::Undelete(args) => immutable::run_undelete(ctx, &args),

@@ -68,7 +68,9 @@ fn a_plan_deletes_exactly_what_it_says_and_commit_objects_only() {
     let outcome = execute(&repo, plan);
     assert_eq!((outcome.done.deleted.len(), outcome.findings.len()), (2, 0));
     assert_eq!(there(&repo), [a[2], a[3], b[0], b[1], b[2], new[0]].into());
-    let deletions: BTreeSet<String> = store.calls(Verb::Delete).into_iter().collect();
+    // And what says that their writers are at work, which they no longer are.
+    let deletions: BTreeSet<String> =
+        store.calls(Verb::Delete).into_iter().filter(|key| !key.starts_with("leases/")).collect();
     assert_eq!(deletions, planned.iter().map(CommitId::key).collect());
     assert_eq!(store.count(Verb::Put, ""), 0);
     // The same policy again: only the point that is now one too many.

@@ -28,6 +28,8 @@ pub(super) enum Trouble {
     Place(io::Error),
     /// A run it was to be made of is damaged. The segments are not.
     Broken,
+    /// A segment went away since it was listed.
+    Vanished,
     /// Anything else.
     Error(Error),
 }

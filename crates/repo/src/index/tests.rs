@@ -54,7 +54,7 @@ impl Depot {
 
     fn source(&self, spot: Spot, memory: usize) -> Source {
         let local = Arc::new(Local::new(&self.options(spot, memory), RepositoryId::ZERO));
-        Source { store: self.store.clone(), keys: self.keys.clone(), local }
+        Source { store: self.store.clone(), keys: self.keys.clone(), local, fetchers: 8 }
     }
 
     fn folder(&self) -> std::path::PathBuf {
@@ -271,7 +271,7 @@ fn segments_that_differ_on_the_size_of_a_pack_are_both_heard() {
     depot.store.put(&pack_id(1).key(), vec![0; honest].into()).unwrap();
     let mut index = depot.open(Spot::Memory);
     assert_eq!(index.numbers_of(&pack_id(1)).count(), 2);
-    index.look_for_packs(&depot.store).unwrap();
+    index.look_for_packs(&depot.store, &HashSet::new()).unwrap();
     let present = |number| index.pack_with(&id(number)).unwrap().is_some();
     assert_eq!((present(1), present(2), present(3)), (true, true, false));
 }
@@ -330,19 +330,19 @@ fn r3_a_pack_that_is_gone_or_cut_is_not_relied_on() {
     store.put(&pack_id(1).key(), vec![0; size(1)].into()).unwrap();
     store.put(&pack_id(3).key(), vec![0; 9].into()).unwrap();
     let mut index = depot.open(Spot::Cache);
-    index.look_for_packs(store).unwrap();
+    index.look_for_packs(store, &HashSet::new()).unwrap();
     let present: Vec<_> = (1..=4).map(|number| index.pack_with(&id(number)).unwrap().is_some()).collect();
     assert_eq!(present, [true, true, false, false], "2 is in another pack as well");
     assert_eq!(index.findings().len(), 2);
 
     let touched = PackSet::of(&index);
     touched.insert(index.pack_with(&id(1)).unwrap().unwrap());
-    check_packs(store, &index, &touched).unwrap();
+    check_packs(store, &index, &touched, &[]).unwrap();
     depot.tamper(&pack_id(1).key(), None);
-    let gone = check_packs(store, &index, &touched).unwrap_err();
+    let gone = check_packs(store, &index, &touched, &[]).unwrap_err();
     assert!(gone.is_damage() && gone.to_string().contains(&pack_id(1).key()), "{gone}");
     depot.tamper(&pack_id(1).key(), Some(vec![0; 7].into()));
-    assert!(check_packs(store, &index, &touched).unwrap_err().is_damage());
+    assert!(check_packs(store, &index, &touched, &[]).unwrap_err().is_damage());
 }
 
 #[test]

@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use super::direct::Direct;
 use super::{Object, Put, Store, StoreError, check_key, range_end};
+use crate::env::Timestamp;
 use crate::pack::PACK_BYTES_MAX;
 
 /// Where puts are staged.
@@ -272,7 +273,7 @@ impl LocalStore {
     ) -> Result<(), StoreError> {
         let failed = |errno| self.error(folder, "list", errno);
         // Folders with their slash, so that the order is that of the keys below them.
-        let mut found: Vec<(String, CString, u64)> = Vec::new();
+        let mut found: Vec<(String, CString, u64, Timestamp)> = Vec::new();
         for entry in rustix::fs::Dir::read_from(at).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
@@ -284,13 +285,14 @@ impl LocalStore {
             if !(key.starts_with(prefix) || prefix.starts_with(&key)) {
                 continue;
             }
-            let mut size = 0;
+            let (mut size, mut modified) = (0, 0);
             let mut kind = entry.file_type();
             if kind != FileType::Directory {
                 match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => {
                         kind = FileType::from_raw_mode(stat.st_mode);
                         size = u64::try_from(stat.st_size).unwrap_or(0);
+                        modified = modified_of(&stat);
                     }
                     // Deleted meanwhile.
                     Err(Errno::NOENT) => continue,
@@ -300,13 +302,13 @@ impl LocalStore {
             if kind == FileType::Directory {
                 key.push('/');
             }
-            found.push((key, name.to_owned(), size));
+            found.push((key, name.to_owned(), size, modified));
         }
         found.sort_unstable();
-        for (key, name, size) in found {
+        for (key, name, size, modified) in found {
             if !key.ends_with('/') {
                 if key.starts_with(prefix) {
-                    each(Object { key, size })?;
+                    each(Object { key, size, modified })?;
                 }
             } else if key.starts_with(prefix) || prefix.starts_with(&key) {
                 match open_folder(at, name.as_c_str()) {
@@ -376,6 +378,12 @@ impl LocalStore {
 /// Folders of a file system's root that hold nothing of ours and that we may not even enter.
 fn is_not_ours(name: &CStr) -> bool {
     name.to_bytes() == TMP.as_bytes() || name == c"lost+found"
+}
+
+/// When the file was written, as the file system (a file server's clock, on a network mount) says.
+fn modified_of(stat: &rustix::fs::Stat) -> Timestamp {
+    let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 fn open_folder(at: &OwnedFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {

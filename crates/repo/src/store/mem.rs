@@ -6,11 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{Object, Put, Store, StoreError, check_key, range_end};
+use crate::env::{Env, Timestamp};
 
 /// Objects in a map. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemStore {
-    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    objects: Arc<Mutex<BTreeMap<String, (Bytes, Timestamp)>>>,
+    env: Env,
+}
+
+impl Default for MemStore {
+    fn default() -> MemStore {
+        MemStore::with_env(Env::real())
+    }
 }
 
 impl std::fmt::Debug for MemStore {
@@ -27,33 +35,40 @@ impl MemStore {
         MemStore::default()
     }
 
+    /// An empty store whose clock is that of `env`.
+    pub fn with_env(env: Env) -> MemStore {
+        MemStore { objects: Arc::default(), env }
+    }
+
     /// All objects as they are now: for tests that compare or keep the state of a store.
     pub fn snapshot(&self) -> BTreeMap<String, Bytes> {
-        self.lock().clone()
+        self.lock().iter().map(|(key, (bytes, _))| (key.clone(), bytes.clone())).collect()
     }
 
     /// A store that holds these objects: for tests that go back to a state.
     pub fn from_snapshot(objects: BTreeMap<String, Bytes>) -> MemStore {
-        MemStore { objects: Arc::new(Mutex::new(objects)) }
+        let store = MemStore::new();
+        objects.into_iter().for_each(|(key, bytes)| store.tamper(&key, Some(bytes)));
+        store
     }
 
     /// Replaces or removes an object behind the contract's back: what a failing disk or a thief does.
     pub fn tamper(&self, key: &str, content: Option<Bytes>) {
         match content {
-            Some(bytes) => self.lock().insert(key.to_owned(), bytes),
+            Some(bytes) => self.lock().insert(key.to_owned(), (bytes, self.env.now())),
             None => self.lock().remove(key),
         };
     }
 
     // A thread that panicked while holding the lock left a whole map behind: every change is one insert or remove.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Bytes, Timestamp)>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, key: &str) -> Result<Bytes, StoreError> {
         check_key(key, URL)?;
         let missing = || StoreError::NotFound { key: key.to_owned(), url: URL.to_owned() };
-        self.lock().get(key).cloned().ok_or_else(missing)
+        self.lock().get(key).map(|(bytes, _)| bytes.clone()).ok_or_else(missing)
     }
 }
 
@@ -65,7 +80,7 @@ impl Store for MemStore {
             return Ok(Put::Exists);
         }
         // A copy: the caller's bytes may be a slice of a much larger buffer that should not stay alive.
-        objects.insert(key.to_owned(), Bytes::copy_from_slice(&bytes));
+        objects.insert(key.to_owned(), (Bytes::copy_from_slice(&bytes), self.env.now()));
         Ok(Put::Created)
     }
 
@@ -93,7 +108,11 @@ impl Store for MemStore {
             .lock()
             .range(prefix.to_owned()..)
             .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(key, bytes)| Object { key: key.clone(), size: bytes.len() as u64 })
+            .map(|(key, (bytes, modified))| Object {
+                key: key.clone(),
+                size: bytes.len() as u64,
+                modified: *modified,
+            })
             .collect();
         found.into_iter().try_for_each(each)
     }

@@ -55,6 +55,9 @@ pub struct Object {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// When the store took it in, by the store's own clock, which may be coarse and wrong. Times of one store
+    /// are compared with each other and with nothing else.
+    pub modified: Timestamp,
 }
 
 /// The verbs. See the module page for what each promises.

@@ -402,7 +402,9 @@ impl Store for S3Store {
             for meta in page {
                 let Some(key) = meta.location.as_ref().get(skip..) else { continue };
                 if key.starts_with(prefix) {
-                    each(Object { key: key.to_owned(), size: meta.size })?;
+                    // To the second, on most services.
+                    let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
+                    each(Object { key: key.to_owned(), size: meta.size, modified })?;
                 }
             }
             match rest {

@@ -18,6 +18,7 @@ pub fn run(store: &dyn Store) {
     knows_what_is_missing(store);
     refuses_foreign_keys(store);
     lists(store);
+    dates(store);
     keeps_large_objects(store);
     one_of_many_writers_wins(store);
     deletes(store);
@@ -110,18 +111,21 @@ fn lists(store: &dyn Store) {
             scope.spawn(move || put(first));
         }
     });
-    let mut expected: Vec<Object> = (0..1205)
-        .map(|n| Object { key: format!("suite/list/{:02x}/key-{n:05}.x_y", n % 3), size: n as u64 % 7 })
-        .collect();
+    let mut expected: Vec<(String, u64)> =
+        (0..1205).map(|n| (format!("suite/list/{:02x}/key-{n:05}.x_y", n % 3), n as u64 % 7)).collect();
     expected.sort();
-    assert_eq!(objects(store, "suite/list/"), expected);
-    let folder: Vec<_> = expected.iter().filter(|o| o.key.starts_with("suite/list/01/")).cloned().collect();
-    assert_eq!(objects(store, "suite/list/01/"), folder);
+    let sizes = |prefix| -> Vec<(String, u64)> {
+        objects(store, prefix).into_iter().map(|object| (object.key, object.size)).collect()
+    };
+    assert_eq!(sizes("suite/list/"), expected);
+    let folder: Vec<_> =
+        expected.iter().filter(|(key, _)| key.starts_with("suite/list/01/")).cloned().collect();
+    assert_eq!(sizes("suite/list/01/"), folder);
     let part: Vec<_> =
-        expected.iter().filter(|o| o.key.starts_with("suite/list/01/key-01")).cloned().collect();
+        expected.iter().filter(|(key, _)| key.starts_with("suite/list/01/key-01")).cloned().collect();
     assert!(!part.is_empty());
-    assert_eq!(objects(store, "suite/list/01/key-01"), part, "part of a name");
-    assert_eq!(keys(store, "suite/list/0"), expected.iter().map(|o| o.key.clone()).collect::<Vec<_>>());
+    assert_eq!(sizes("suite/list/01/key-01"), part, "part of a name");
+    assert_eq!(keys(store, "suite/list/0"), expected.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>());
 
     // Names that go on where another is a folder. (Their order differs between services.)
     let mut names =
@@ -147,6 +151,18 @@ fn lists(store: &dyn Store) {
         if seen == 3 { Err(stop()) } else { Ok(()) }
     });
     assert_eq!((seen, result.unwrap_err().key()), (3, "stop"), "an error of the callback ends the listing");
+}
+
+/// Objects carry the store's time, which goes forward from put to put (as far as it can tell them apart) and does
+/// not change by being looked at.
+fn dates(store: &dyn Store) {
+    store.put("suite/dates/1", Bytes::from_static(b"1")).unwrap();
+    store.put("suite/dates/2", Bytes::from_static(b"2")).unwrap();
+    let times: Vec<_> = objects(store, "suite/dates/").into_iter().map(|object| object.modified).collect();
+    store.get("suite/dates/1").unwrap();
+    assert!(times[0] <= times[1], "{times:?}");
+    let again: Vec<_> = objects(store, "suite/dates/").into_iter().map(|object| object.modified).collect();
+    assert_eq!(times, again);
 }
 
 /// A pack: 16 MiB in one put, read back whole and by parts.

@@ -153,10 +153,10 @@ impl Store for VersionedStore {
     ) -> Result<(), StoreError> {
         let mut found = Vec::new();
         for (key, versions) in &self.lock().objects {
-            if let Some(Stored { bytes: Some(bytes), .. }) = versions.last()
+            if let Some(Stored { bytes: Some(bytes), modified, .. }) = versions.last()
                 && key.starts_with(prefix)
             {
-                found.push(Object { key: key.clone(), size: bytes.len() as u64 });
+                found.push(Object { key: key.clone(), size: bytes.len() as u64, modified: *modified });
             }
         }
         found.into_iter().try_for_each(each)

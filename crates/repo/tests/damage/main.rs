@@ -716,6 +716,8 @@ fn damage_at_random_places_is_never_returned_as_data() {
     let fixture = Fixture::new();
     let keys: Vec<&String> =
         fixture.objects.keys().filter(|key| *key != "holdfast.json" && !key.starts_with("keys/")).collect();
+    // A lease that cannot be read costs nothing but patience.
+    let keys: Vec<&String> = keys.into_iter().filter(|key| !key.starts_with("leases/")).collect();
     for seed in 0..60_u64 {
         let dice = noise(seed, 32);
         let number = |at: usize| u64::from_le_bytes(dice[at..at + 8].try_into().unwrap()) as usize;

@@ -1,0 +1,272 @@
+//! Collection by itself: what goes, what stays, what is waited for, what stops it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::check::{CheckOptions, check};
+use crate::id::{INDEX, PACKS};
+use crate::store::list_all;
+use crate::store::mem::MemStore;
+use crate::{
+    ChunkBytes, CommitDraft, CommitInfo, EntryKind, Env, InitOptions, Kdf, Lane, ManifestEntry, Passphrase,
+    Writer, WriterOptions,
+};
+
+const HOUR: i64 = 3_600_000_000_000;
+
+struct World {
+    store: MemStore,
+    env: Env,
+    repo: Repository,
+}
+
+fn world() -> World {
+    let env = Env::fixed(1_700_000_000_000_000_000, 1);
+    let store = MemStore::with_env(env.clone());
+    let options = InitOptions {
+        kdf: Kdf::cheap(),
+        chunk_bytes: ChunkBytes { min: 64, avg: 256, max: 1024 },
+        ..InitOptions::default()
+    };
+    let repo = Repository::init(Arc::new(store.clone()), &Passphrase::new("p"), &options, &env).unwrap();
+    World { store, env, repo }
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn options(grace_hours: u64) -> GcOptions {
+    GcOptions { grace: Duration::from_secs(grace_hours * 3_600), threads: 1, ..GcOptions::default() }
+}
+
+impl World {
+    fn writer(&self) -> Writer {
+        // Packs of the smallest size: two megabytes fill one.
+        let options =
+            WriterOptions { threads: 1, uploads: 1, memory_bytes: 4 << 20, ..WriterOptions::default() };
+        self.repo.writer(options).unwrap()
+    }
+
+    fn add(&self, writer: &Writer, content: &[u8]) -> ManifestEntry {
+        let mut stream = writer.stream(Lane::Data);
+        stream.append(content).unwrap();
+        let root = stream.finish().unwrap();
+        ManifestEntry { name: "a".into(), kind: EntryKind::Bytes, root, figures: Default::default() }
+    }
+
+    fn finish(&self, writer: Writer, entry: ManifestEntry) -> Result<CommitInfo, Error> {
+        writer.commit(CommitDraft { kind: "test".into(), manifest: vec![entry], ..CommitDraft::default() })
+    }
+
+    fn commit(&self, content: &[u8]) -> CommitInfo {
+        let writer = self.writer();
+        let entry = self.add(&writer, content);
+        self.finish(writer, entry).unwrap()
+    }
+
+    fn delete(&self, commit: &CommitInfo) {
+        lease::Leases::list(&self.repo).unwrap().end(&self.repo, &commit.id);
+        self.store.delete(&commit.id.key()).unwrap();
+    }
+
+    fn gc(&self, options: GcOptions) -> Collected {
+        plan(&self.repo, options, &()).unwrap().execute(&()).unwrap()
+    }
+
+    fn count(&self, prefix: &str) -> usize {
+        list_all(&self.store, prefix).unwrap().len()
+    }
+
+    /// Reads every commit, and finds nothing wrong.
+    fn whole(&self, commits: &[(&CommitInfo, &[u8])]) {
+        let report = check(&self.repo, &CheckOptions { read_data: true, ..Default::default() }, &()).unwrap();
+        assert!(!report.is_damaged(), "{:?}", report.findings);
+        let reader = self.repo.reader(ReaderOptions::default()).unwrap();
+        for (commit, content) in commits {
+            let manifest = reader.manifest(&commit.id).unwrap();
+            assert!(reader.bytes(&manifest[0].root, 1 << 30).unwrap() == *content);
+        }
+    }
+}
+
+use crate::store::Store;
+
+#[test]
+fn what_nobody_needs_goes_after_the_grace_and_the_rest_stays() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let (first, second) = (world.commit(&a), world.commit(&b));
+    let idle = world.gc(options(1));
+    assert_eq!(idle, Collected { notes_deleted: 2, ..Collected::default() }, "everything is needed");
+    world.delete(&first);
+    let planned = plan(&world.repo, options(1), &()).unwrap().report().clone();
+    assert_eq!((planned.count(Fate::Mark).0, planned.commits), (2, 1));
+    let before = world.store.snapshot();
+    drop(plan(&world.repo, options(1), &()).unwrap());
+    assert_eq!(world.store.snapshot(), before, "a plan changes nothing");
+
+    let marked = world.gc(options(1));
+    assert_eq!((marked.packs_marked, marked.packs_deleted, world.count(PACKS)), (2, 0, 4));
+    world.env.advance(HOUR / 2);
+    let waiting = world.gc(options(1));
+    assert_eq!((waiting.packs_marked, waiting.packs_deleted, waiting.packs_waiting), (0, 0, 2));
+    world.env.advance(HOUR);
+    let gone = world.gc(options(1));
+    assert_eq!((gone.packs_sentenced, gone.packs_deleted, world.count(PACKS)), (2, 2, 2));
+    world.whole(&[(&second, &b)]);
+    assert_eq!(world.count("gc/"), 1, "the closing verdict stays, nothing else");
+    assert_eq!(world.count("leases/"), 0);
+    assert_eq!(world.gc(options(1)), Collected::default());
+}
+
+#[test]
+fn without_grace_and_writers_one_run_does_it_all() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let (first, second) = (world.commit(&a), world.commit(&b));
+    world.delete(&second);
+    let done = world.gc(options(0));
+    assert_eq!((done.packs_marked, done.packs_deleted, world.count(PACKS)), (2, 2, 2));
+    assert_eq!(world.count(INDEX), 1);
+    world.whole(&[(&first, &a)]);
+}
+
+#[test]
+fn r3_a_writer_at_work_is_waited_for_and_keeps_what_it_relies_on() {
+    let world = world();
+    let a = noise(1, 50_000);
+    let first = world.commit(&a);
+    world.env.advance(1);
+    let writer = world.writer();
+    world.env.advance(1);
+    world.delete(&first);
+    let done = world.gc(options(0));
+    assert_eq!((done.packs_marked, done.packs_deleted, done.packs_waiting), (2, 0, 2));
+    let entry = world.add(&writer, &a);
+    let second = world.finish(writer, entry).unwrap();
+    assert_eq!(second.summary.figures["chunks_reused"], second.summary.figures["chunks_reused"].max(100));
+    let done = world.gc(options(0));
+    assert_eq!((done.packs_deleted, done.packs_waiting), (0, 0), "all of it is needed again");
+    world.whole(&[(&second, &a)]);
+    assert_eq!(world.count("gc/mark"), 0);
+}
+
+#[test]
+fn r3_a_writer_that_begins_after_a_mark_stores_anew_what_it_names() {
+    let world = world();
+    let a = noise(1, 50_000);
+    let first = world.commit(&a);
+    world.delete(&first);
+    world.gc(options(1));
+    let second = world.commit(&a);
+    assert_eq!(second.summary.figures["chunks_reused"], 0);
+    world.env.advance(2 * HOUR);
+    let done = world.gc(options(1));
+    assert_eq!(done.packs_deleted, 2, "the packs of the first");
+    world.whole(&[(&second, &a)]);
+}
+
+#[test]
+fn r3_a_writer_whose_lease_ran_out_is_refused_and_its_commit_does_not_count() {
+    for own in [false, true] {
+        let world = world();
+        let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+        let kept = world.commit(&b);
+        let first = world.commit(&a);
+        let writer = world.writer();
+        let entry = match own {
+            // What it stored itself and did not commit yet.
+            true => {
+                let entry = world.add(&writer, &noise(3, 2_000_000));
+                while writer.counts().packs == 0 {
+                    std::thread::yield_now();
+                }
+                entry
+            }
+            false => world.add(&writer, &a),
+        };
+        world.delete(&first);
+        world.env.advance(2 * HOUR);
+        let done = world.gc(options(0));
+        assert!(done.packs_deleted >= 2, "{done:?}");
+        let refused = world.finish(writer, entry).unwrap_err();
+        assert!(matches!(refused, Error::Collected { .. } | Error::Missing { .. }), "{refused}");
+        assert_eq!(world.repo.commits().unwrap().done.len(), 1);
+        world.env.advance(2 * HOUR);
+        world.gc(options(0));
+        assert_eq!((world.count("commits/"), world.count("gc/"), world.count("leases/")), (1, 1, 0));
+        world.whole(&[(&kept, &b)]);
+    }
+}
+
+#[test]
+fn what_is_little_needed_is_copied_out_and_still_restores() {
+    let world = world();
+    let (keep, go) = (noise(1, 20_000), noise(2, 400_000));
+    let both = [keep.as_slice(), go.as_slice()].concat();
+    let first = world.commit(&both);
+    let second = world.commit(&keep);
+    world.delete(&first);
+    let before: u64 = list_all(&world.store, PACKS).unwrap().iter().map(|pack| pack.size).sum();
+    let done = world.gc(GcOptions { repack_percent: 0, ..options(0) });
+    assert_eq!(done.chunks_copied, 0);
+    let done = world.gc(options(0));
+    assert!(done.chunks_copied > 20 && done.packs_deleted >= 1, "{done:?}");
+    let after: u64 = list_all(&world.store, PACKS).unwrap().iter().map(|pack| pack.size).sum();
+    assert!(after < before / 4, "{after} of {before}");
+    world.whole(&[(&second, &keep)]);
+    assert_eq!(world.gc(options(0)), Collected::default());
+}
+
+#[test]
+fn many_small_segments_become_one() {
+    let world = world();
+    let contents: Vec<_> = (0..40).map(|n| noise(n, 3_000)).collect();
+    let commits: Vec<_> = contents.iter().map(|content| world.commit(content)).collect();
+    assert_eq!(world.count(INDEX), 40);
+    world.gc(options(0));
+    assert_eq!(world.count(INDEX), 1);
+    let pairs: Vec<_> = commits.iter().zip(contents.iter().map(Vec::as_slice)).collect();
+    world.whole(&pairs);
+}
+
+#[test]
+fn what_cannot_be_followed_stops_every_deletion_and_is_named() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let (first, second) = (world.commit(&a), world.commit(&b));
+    world.delete(&first);
+    let key = second.id.key();
+    let mut bytes = world.store.get(&key).unwrap().to_vec();
+    bytes[70] ^= 1;
+    world.store.tamper(&key, Some(bytes.into()));
+    let before = world.store.snapshot();
+    let done = world.gc(options(0));
+    assert_eq!((done.findings.len(), done.findings[0].what.as_str()), (1, key.as_str()));
+    assert_eq!(world.store.snapshot(), before);
+}
+
+#[test]
+fn what_dead_writers_left_goes_too() {
+    let world = world();
+    let a = noise(1, 50_000);
+    let first = world.commit(&a);
+    let writer = world.writer();
+    world.add(&writer, &noise(2, 2_000_000));
+    while writer.counts().packs == 0 {
+        std::thread::yield_now();
+    }
+    drop(writer);
+    let before = world.count(PACKS);
+    let done = world.gc(options(0));
+    assert_eq!(done.packs_deleted, 0, "it may only be slow");
+    world.env.advance(2 * HOUR);
+    let done = world.gc(options(0));
+    assert!(done.packs_deleted >= 1 && world.count(PACKS) < before);
+    assert_eq!((world.count(PACKS), world.count("leases/")), (2, 0));
+    world.whole(&[(&first, &a)]);
+}

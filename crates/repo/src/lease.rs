@@ -1,0 +1,652 @@
+//! What a writer and a collector leave for each other in the store: leases, marks, verdicts and voids, and the
+//! writer's part of the protocol (R3).
+//!
+//! docs/decisions/0009-collection.md tells why it is safe. In short: a verdict names packs that are to go. The
+//! collector puts it and then lists commits; a writer puts its commit and then lists verdicts. One of the two
+//! sees the other, whatever their clocks say. Leases and marks only make it rare that a writer is refused.
+//!
+//! A [`Session`] is one writer: `begin` before it reads the index, `look_before` the commit, `look_after` it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use data_encoding::HEXLOWER;
+
+use crate::cbor::{Broken, Decoder, Encoder, wrong};
+use crate::env::{Env, Timestamp};
+use crate::error::Error;
+use crate::id::{CommitId, PackId, WriterId};
+use crate::repo::Repository;
+use crate::store::{Object, Put};
+
+/// Where leases are.
+pub(crate) const LEASES: &str = "leases/";
+/// Where marks, verdicts, voids and clocks are.
+pub(crate) const GC: &str = "gc/";
+const MARK: &str = "gc/mark-";
+const VERDICT: &str = "gc/verdict-";
+const VOID: &str = "gc/void-";
+const CLOCK: &str = "gc/clock-";
+
+/// How long a lease lasts unless it is renewed.
+pub const LEASE: Duration = Duration::from_secs(3_600);
+
+/// What a sealed note is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Lease,
+    Mark,
+    Verdict,
+}
+
+impl Kind {
+    fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Kind::Lease => b"HFLEAS01",
+            Kind::Mark => b"HFMARK01",
+            Kind::Verdict => b"HFVERD01",
+        }
+    }
+
+    fn info(self) -> &'static str {
+        match self {
+            Kind::Lease => "lease",
+            Kind::Mark => "mark",
+            Kind::Verdict => "verdict",
+        }
+    }
+}
+
+/// A lease as it lies in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub began: Timestamp,
+    pub duration: u64,
+    pub number: u64,
+}
+
+impl Lease {
+    fn encode(self) -> Vec<u8> {
+        let mut e = Encoder::default();
+        e.map(3).uint(0).int(self.began).uint(1).uint(self.duration).uint(2).uint(self.number);
+        e.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Lease, Broken> {
+        let (mut lease, mut seen) = (Lease { began: 0, duration: 0, number: 0 }, 0_u8);
+        let mut d = Decoder::new(bytes);
+        d.fields(|key, d| {
+            match key {
+                0 => lease.began = d.int()?,
+                1 => lease.duration = d.uint()?,
+                2 => lease.number = d.uint()?,
+                _ => return Ok(false),
+            }
+            seen |= 1 << key;
+            Ok(true)
+        })?;
+        d.end()?;
+        if seen == 0b111 { Ok(lease) } else { wrong("a lease that lacks a field") }
+    }
+}
+
+/// Packs in a mark (number 0) or a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct PackList {
+    pub time: Timestamp,
+    pub packs: Vec<PackId>,
+    pub number: u64,
+}
+
+impl PackList {
+    /// `packs` must ascend.
+    fn encode(&self, kind: Kind) -> Vec<u8> {
+        let ids: Vec<u8> = self.packs.iter().flat_map(|id| id.0).collect();
+        let mut e = Encoder::default();
+        let numbered = kind == Kind::Verdict;
+        e.map(2 + usize::from(numbered)).uint(0).int(self.time).uint(1).bytes(&ids);
+        if numbered {
+            e.uint(2).uint(self.number);
+        }
+        e.finish()
+    }
+
+    fn decode(bytes: &[u8], kind: Kind) -> Result<PackList, Broken> {
+        let (mut list, mut seen) = (PackList::default(), 0_u8);
+        let mut d = Decoder::new(bytes);
+        d.fields(|key, d| {
+            match key {
+                0 => list.time = d.int()?,
+                1 => {
+                    let (ids, []) = d.bytes()?.as_chunks::<32>() else {
+                        return wrong("pack ids of a broken length");
+                    };
+                    if !ids.is_sorted_by(|a, b| a < b) {
+                        return wrong("pack ids that do not ascend");
+                    }
+                    list.packs = ids.iter().map(|id| PackId(*id)).collect();
+                }
+                2 if kind == Kind::Verdict => list.number = d.uint()?,
+                _ => return Ok(false),
+            }
+            seen |= 1 << key;
+            Ok(true)
+        })?;
+        d.end()?;
+        let all = if kind == Kind::Verdict { 0b111 } else { 0b11 };
+        if seen == all { Ok(list) } else { wrong("a mark or verdict that lacks a field") }
+    }
+}
+
+/// A verdict of no packs has this size: told from the listing alone.
+const CLOSING_BYTES_MAX: u64 = 40 + 16 + 1 + 10 + 2 + 10;
+
+fn read_sealed(repo: &Repository, key: &str, kind: Kind) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::from(repo.store().get(key)?);
+    let opened = repo.secrets().open_note(kind.magic(), kind.info(), &mut bytes);
+    Ok(opened.map_err(|what| Error::damaged(key, what))?.to_vec())
+}
+
+fn broken(key: &str) -> impl Fn(Broken) -> Error {
+    move |broken| Error::damaged(key, broken.what())
+}
+
+/// A lease object, read.
+pub(crate) fn read_lease(repo: &Repository, key: &str) -> Result<Lease, Error> {
+    Lease::decode(&read_sealed(repo, key, Kind::Lease)?).map_err(broken(key))
+}
+
+/// A mark or a verdict, read; the name must be what it says.
+fn read_list(repo: &Repository, key: &str, kind: Kind) -> Result<PackList, Error> {
+    let list = PackList::decode(&read_sealed(repo, key, kind)?, kind).map_err(broken(key))?;
+    if kind == Kind::Verdict && verdict_key(list.number) != key {
+        return Err(Error::damaged(key, "it says another number than its name"));
+    }
+    Ok(list)
+}
+
+fn seal(repo: &Repository, kind: Kind, body: &[u8]) -> Result<Bytes, Error> {
+    Ok(Bytes::from(repo.secrets().seal_note(kind.magic(), kind.info(), body, repo.env())?))
+}
+
+fn lease_key(writer: &WriterId, number: u64) -> String {
+    format!("{LEASES}{writer}-{number:08x}")
+}
+
+/// Writer and number of a lease, from its name.
+pub(crate) fn lease_of(key: &str) -> Option<(WriterId, u64)> {
+    let (writer, number) = key.strip_prefix(LEASES)?.split_once('-')?;
+    Some((writer.parse().ok()?, hex_number(number, 8)?))
+}
+
+fn verdict_key(number: u64) -> String {
+    format!("{VERDICT}{number:016x}")
+}
+
+fn void_key(commit: &CommitId) -> String {
+    format!("{VOID}{commit}")
+}
+
+fn hex_number(text: &str, digits: usize) -> Option<u64> {
+    let plain = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    plain.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// Whether objects of this name belong to a repository.
+pub(crate) fn is_known(key: &str) -> bool {
+    lease_of(key).is_some() || Notes::default().add(Object { key: key.to_owned(), size: 0, modified: 0 })
+}
+
+/// `gc/`, listed: names, not contents.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes {
+    pub marks: Vec<Object>,
+    pub verdicts: BTreeMap<u64, Object>,
+    pub voids: Vec<(CommitId, String)>,
+    pub clocks: Vec<Object>,
+}
+
+impl Notes {
+    pub(crate) fn list(repo: &Repository) -> Result<Notes, Error> {
+        let mut notes = Notes::default();
+        repo.store().list(GC, &mut |object| {
+            notes.add(object);
+            Ok(())
+        })?;
+        Ok(notes)
+    }
+
+    fn add(&mut self, object: Object) -> bool {
+        let key = &object.key;
+        if key.strip_prefix(MARK).is_some_and(|name| name.parse::<PackId>().is_ok()) {
+            self.marks.push(object);
+        } else if let Some(number) = key.strip_prefix(VERDICT).and_then(|name| hex_number(name, 16)) {
+            self.verdicts.insert(number, object);
+        } else if let Some(commit) = key.strip_prefix(VOID).and_then(|name| name.parse().ok()) {
+            self.voids.push((commit, object.key));
+        } else if key.starts_with(CLOCK) {
+            self.clocks.push(object);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// The highest number there is.
+    pub(crate) fn top(&self) -> u64 {
+        self.verdicts.last_key_value().map_or(0, |(number, _)| *number)
+    }
+
+    /// The verdicts that count: those above the highest closing one.
+    pub(crate) fn open_verdicts(&self, repo: &Repository) -> Result<Vec<PackList>, Error> {
+        let mut open = Vec::new();
+        for object in self.verdicts.values().rev() {
+            match read_verdict(repo, object)? {
+                Some(list) if list.packs.is_empty() => break,
+                Some(list) => open.push(list),
+                // Another collector has closed it since the listing: all it named is gone.
+                None => {}
+            }
+        }
+        Ok(open)
+    }
+}
+
+/// A verdict; `None` if it went away since it was listed.
+fn read_verdict(repo: &Repository, object: &Object) -> Result<Option<PackList>, Error> {
+    match read_list(repo, &object.key, Kind::Verdict) {
+        Ok(list) => Ok(Some(list)),
+        Err(Error::Store(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A mark; `None` if it went away since it was listed.
+pub(crate) fn read_mark(repo: &Repository, object: &Object) -> Result<Option<PackList>, Error> {
+    match read_list(repo, &object.key, Kind::Mark) {
+        Ok(list) => Ok(Some(list)),
+        Err(Error::Store(error)) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts a mark of these packs, which ascend. Returns its key.
+pub(crate) fn put_mark(repo: &Repository, packs: Vec<PackId>) -> Result<String, Error> {
+    let list = PackList { time: repo.env().now(), packs, number: 0 };
+    let bytes = seal(repo, Kind::Mark, &list.encode(Kind::Mark))?;
+    let key = format!("{MARK}{}", blake3::hash(&bytes).to_hex());
+    repo.put_content(&key, bytes)?;
+    Ok(key)
+}
+
+/// Puts a verdict of these packs, which ascend, under the next number that is free. No packs: the closing one
+/// with exactly the number `top + 1`, or nothing if somebody took it.
+pub(crate) fn put_verdict(repo: &Repository, packs: &[PackId], top: u64) -> Result<Option<u64>, Error> {
+    let mut number = top + 1;
+    loop {
+        let list = PackList { time: repo.env().now(), packs: packs.to_vec(), number };
+        let bytes = seal(repo, Kind::Verdict, &list.encode(Kind::Verdict))?;
+        let key = verdict_key(number);
+        // Exists with our own bytes: an earlier try landed. (They are never those of another: the salt differs.)
+        if repo.store().put(&key, bytes.clone())? == Put::Created || repo.store().get(&key)? == bytes {
+            return Ok(Some(number));
+        }
+        if packs.is_empty() {
+            return Ok(None);
+        }
+        number += 1;
+    }
+}
+
+/// What the store calls now: the time it gives an object that is put for this alone, and removed again.
+pub(crate) fn store_now(repo: &Repository) -> Result<Timestamp, Error> {
+    let mut name = [0; 16];
+    repo.env().random(&mut name)?;
+    let key = format!("{CLOCK}{}", HEXLOWER.encode(&name));
+    repo.store().put(&key, Bytes::new())?;
+    let mut now = None;
+    repo.store().list(&key, &mut |object| {
+        now = Some(object.modified);
+        Ok(())
+    })?;
+    // What cannot be removed now is removed by a later collection.
+    let _ = repo.store().delete(&key);
+    now.ok_or_else(|| Error::failed(format!("{key} was just put, and the listing does not show it")))
+}
+
+/// Commits that were never acknowledged: those with a void that their writer made.
+pub(crate) fn voided(repo: &Repository, notes: &Notes) -> Result<HashSet<CommitId>, Error> {
+    let mut voided = HashSet::new();
+    for (commit, key) in &notes.voids {
+        let secret = match repo.store().get(key) {
+            Ok(secret) => secret,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let named = match repo.commit(commit) {
+            Ok(info) => info.summary.writer,
+            // Gone already, or damaged: then whoever lists it says so.
+            Err(error) if error.is_damage() => None,
+            Err(error) => return Err(error),
+        };
+        if named == Some(WriterId::of_secret(&secret)) {
+            voided.insert(*commit);
+        }
+    }
+    Ok(voided)
+}
+
+/// The leases there are, for who deletes commits: a commit ends the lease of its writer only while it is there.
+#[derive(Default)]
+pub(crate) struct Leases(BTreeMap<WriterId, Vec<String>>);
+
+impl Leases {
+    pub(crate) fn list(repo: &Repository) -> Result<Leases, Error> {
+        let mut leases = Leases::default();
+        repo.store().list(LEASES, &mut |object| {
+            if let Some((writer, _)) = lease_of(&object.key) {
+                leases.0.entry(writer).or_default().push(object.key);
+            }
+            Ok(())
+        })?;
+        Ok(leases)
+    }
+
+    /// Removes the lease of the writer of a commit, before that is deleted. What stays runs out by itself.
+    pub(crate) fn end(&self, repo: &Repository, commit: &CommitId) {
+        if self.0.is_empty() {
+            return;
+        }
+        let writer = repo.commit(commit).ok().and_then(|info| info.summary.writer);
+        for key in writer.and_then(|writer| self.0.get(&writer)).into_iter().flatten() {
+            if let Err(error) = repo.store().delete(key) {
+                tracing::debug!(%error, "the lease of a deleted commit stays until it runs out");
+            }
+        }
+    }
+}
+
+/// What a test breaks to see that the histories notice.
+#[cfg(test)]
+#[allow(dead_code, reason = "the histories use them all")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    #[default]
+    None,
+    /// A writer does not look for verdicts after its commit (nor before).
+    WriterLooksNot,
+    /// A writer does not heed the open verdicts when it begins.
+    WriterIgnoresVerdicts,
+    /// A writer does not mind gaps in the numbers.
+    WriterIgnoresGaps,
+    /// A writer does not heed marks.
+    WriterIgnoresMarks,
+    /// A collector does not list commits again after its verdict.
+    CollectorListsNot,
+    /// A collector does not mind the verdicts of others.
+    CollectorIgnoresOthers,
+    /// A collector gives no verdict before it deletes.
+    CollectorGivesNoVerdict,
+    /// A collector does not wait for leases.
+    CollectorIgnoresLeases,
+    /// A collector removes verdicts and leaves no closing one.
+    CollectorForgetsNumbers,
+}
+
+/// What a commit names as its writer, with the secret that only the writer knows: who reveals it voids the commit.
+pub(crate) struct Name {
+    id: WriterId,
+    secret: [u8; 32],
+}
+
+impl Name {
+    pub(crate) fn new(env: &Env) -> Result<Name, Error> {
+        let mut secret = [0; 32];
+        env.random(&mut secret)?;
+        Ok(Name { id: WriterId::of_secret(&secret), secret })
+    }
+
+    pub(crate) fn id(&self) -> WriterId {
+        self.id
+    }
+}
+
+/// One writer, as collectors see it.
+pub(crate) struct Session {
+    repo: Repository,
+    name: Name,
+    began: Timestamp,
+    duration: u64,
+    /// How many lease objects there are, and when the last was put, by our own clock.
+    renewed: Mutex<(u64, Timestamp)>,
+    /// The highest verdict when it began.
+    top: u64,
+    /// Packs not to rely on.
+    condemned: HashSet<PackId>,
+    #[cfg(test)]
+    sabotage: Sabotage,
+}
+
+/// What `look_after` needs to know of a pack.
+pub(crate) trait ReliedOn {
+    /// Whether the commit needs this pack.
+    fn relies_on(&self, pack: &PackId) -> bool;
+    /// Whether all packs it needs are in the store; an error names one that is not.
+    fn all_present(&self) -> Result<(), Error>;
+}
+
+impl Session {
+    /// Puts the lease and reads what others have said. To be called before the index is read.
+    pub(crate) fn begin(
+        repo: &Repository,
+        duration: Duration,
+        #[cfg(test)] sabotage: Sabotage,
+    ) -> Result<Session, Error> {
+        let began = repo.env().now();
+        let mut session = Session {
+            repo: repo.clone(),
+            name: Name::new(repo.env())?,
+            began,
+            duration: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2),
+            renewed: Mutex::new((0, began)),
+            top: 0,
+            condemned: HashSet::new(),
+            #[cfg(test)]
+            sabotage,
+        };
+        session.renew()?;
+        let notes = Notes::list(repo)?;
+        session.top = notes.top();
+        let verdicts = notes.open_verdicts(repo)?;
+        #[cfg(test)]
+        let verdicts = if sabotage == Sabotage::WriterIgnoresVerdicts { Vec::new() } else { verdicts };
+        for list in verdicts {
+            session.condemned.extend(list.packs);
+        }
+        for mark in &notes.marks {
+            #[cfg(test)]
+            if sabotage == Sabotage::WriterIgnoresMarks {
+                continue;
+            }
+            match read_mark(repo, mark) {
+                Ok(list) => session.condemned.extend(list.into_iter().flat_map(|list| list.packs)),
+                // It only makes it likelier that this write has to run again.
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(%error, "a mark cannot be read; packs it names are used again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(session)
+    }
+
+    /// Packs that are to go, or may be.
+    pub(crate) fn condemned(&self) -> &HashSet<PackId> {
+        &self.condemned
+    }
+
+    /// Its name. A commit of this name ends the lease.
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn renewed(&self) -> (u64, Timestamp) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the next lease object.
+    fn renew(&self) -> Result<(), Error> {
+        let (number, now) = (self.renewed().0, self.repo.env().now());
+        let lease = Lease { began: self.began, duration: self.duration, number };
+        let bytes = seal(&self.repo, Kind::Lease, &lease.encode())?;
+        self.repo.put_content(&lease_key(&self.name.id, number), bytes)?;
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = (number + 1, now);
+        Ok(())
+    }
+
+    /// Whether the lease is good for long enough not to look before the commit.
+    fn is_fresh(&self) -> bool {
+        let since = self.repo.env().now().saturating_sub(self.renewed().1);
+        (0..self.duration as i64 / 2).contains(&since)
+    }
+
+    /// Renews the lease every third of its duration until the other end of `stop` is dropped. What fails is tried
+    /// again with the next: a lease that runs out costs this write, not what it has acknowledged.
+    pub(crate) fn keep(&self, stop: &Receiver<()>) {
+        let third = Duration::from_nanos(self.duration / 3);
+        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(third) {
+            if let Err(error) = self.renew() {
+                tracing::warn!(%error, "the lease of this write could not be renewed");
+            }
+        }
+    }
+
+    /// Renews the lease if it is due by the clock: for writers that are asked often.
+    pub(crate) fn renew_if_due(&self) {
+        let since = self.repo.env().now().saturating_sub(self.renewed().1);
+        if since > self.duration as i64 / 3
+            && let Err(error) = self.renew()
+        {
+            tracing::warn!(%error, "the lease of this write could not be renewed");
+        }
+    }
+
+    /// Before the commit: whether a verdict has struck already. Only asked when the lease may have run out,
+    /// and then it spares a commit that would have to be voided.
+    pub(crate) fn look_before(&self, relied: &dyn ReliedOn) -> Result<(), Error> {
+        #[cfg(test)]
+        if self.sabotage == Sabotage::WriterLooksNot {
+            return Ok(());
+        }
+        if self.is_fresh() { Ok(()) } else { self.look(relied) }
+    }
+
+    /// After the commit, before it is acknowledged. An error means that it must not be, and is void.
+    pub(crate) fn look_after(
+        &self,
+        commit: &CommitId,
+        name: &Name,
+        relied: &dyn ReliedOn,
+    ) -> Result<(), Error> {
+        #[cfg(test)]
+        if self.sabotage == Sabotage::WriterLooksNot {
+            return Ok(());
+        }
+        self.look(relied).map_err(|error| {
+            // If this fails, the commit is named by `check` and `gc` as one that lacks chunks, if it does.
+            match self.repo.put_content(&void_key(commit), Bytes::copy_from_slice(&name.secret)) {
+                Ok(()) => error,
+                Err(void) => Error::failed(format!(
+                    "{error}; and commit {commit} could not be marked as void ({void}): delete it if `holdfast repo check` names it"
+                )),
+            }
+        })
+    }
+
+    fn look(&self, relied: &dyn ReliedOn) -> Result<(), Error> {
+        let notes = Notes::list(&self.repo)?;
+        let mut expected = self.top + 1;
+        let mut gap = notes.top() < self.top;
+        for (number, object) in notes.verdicts.range(self.top + 1..) {
+            gap |= *number != expected;
+            expected = number + 1;
+            if object.size <= CLOSING_BYTES_MAX {
+                continue;
+            }
+            match read_verdict(&self.repo, object)? {
+                Some(list) => {
+                    if let Some(pack) = list.packs.iter().find(|pack| relied.relies_on(pack)) {
+                        return Err(Error::Collected { pack: *pack });
+                    }
+                }
+                None => gap = true,
+            }
+        }
+        #[cfg(test)]
+        let gap = gap && self.sabotage != Sabotage::WriterIgnoresGaps;
+        if gap { relied.all_present() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_understood(began: i64, duration: u64, number: u64, time: i64, seeds: Vec<u64>) {
+            let lease = Lease { began, duration, number };
+            prop_assert_eq!(Lease::decode(&lease.encode()).ok(), Some(lease));
+            let mut packs: Vec<_> =
+                seeds.iter().map(|seed| PackId(*blake3::hash(&seed.to_le_bytes()).as_bytes())).collect();
+            packs.sort();
+            packs.dedup();
+            let verdict = PackList { time, packs, number };
+            let encoded = verdict.encode(Kind::Verdict);
+            prop_assert_eq!(PackList::decode(&encoded, Kind::Verdict).ok(), Some(verdict.clone()));
+            let mark = PackList { number: 0, ..verdict };
+            prop_assert_eq!(PackList::decode(&mark.encode(Kind::Mark), Kind::Mark).ok(), Some(mark));
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_or_sound(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Lease::decode(&bytes);
+            for kind in [Kind::Mark, Kind::Verdict] {
+                if let Ok(list) = PackList::decode(&bytes, kind) {
+                    prop_assert!(list.packs.is_sorted());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_closing_verdict_is_told_by_its_size_and_no_other_is() {
+        let size = |packs: Vec<PackId>, number, time| {
+            let list = PackList { time, packs, number };
+            40 + 16 + list.encode(Kind::Verdict).len() as u64
+        };
+        assert!(size(vec![], u64::MAX, i64::MIN) <= CLOSING_BYTES_MAX);
+        assert!(size(vec![PackId::ZERO], 1, 0) > CLOSING_BYTES_MAX);
+    }
+
+    #[test]
+    fn names_lead_back_to_what_they_name() {
+        let writer = WriterId::of_secret(&[1; 32]);
+        assert_eq!(lease_of(&lease_key(&writer, 0x12ab)), Some((writer, 0x12ab)));
+        for wrong in ["leases/x-00000000", "leases/", "index/abc"] {
+            assert_eq!(lease_of(wrong), None, "{wrong}");
+        }
+        let commit = CommitId([3; 32]);
+        for key in [verdict_key(7), void_key(&commit), lease_key(&writer, 0), format!("{MARK}{commit}")] {
+            assert!(is_known(&key), "{key}");
+        }
+        for key in ["gc/", "gc/mark-1", "gc/verdict-0x00000000000001", "gc/other"] {
+            assert!(!is_known(key), "{key}");
+        }
+    }
+}
