@@ -406,10 +406,12 @@ impl Plan {
         progress.note("naming packs");
         self.name_packs(&mut done)?;
         progress.note("saving chunks");
-        let mut salvager = Salvager::new(&self.repo)?;
+        let repo = self.repo.clone();
+        let mut salvager = Salvager::new(&repo)?;
         let whole = self.each_source(&mut |source, _| salvager.take(source))?;
-        salvager.finish(&mut done)?;
         self.spare(&whole, &mut done.findings);
+        self.copy_twins(&mut salvager)?;
+        salvager.finish(&mut done)?;
         progress.note("replacing index segments");
         let replaced = self.replace_segments(&mut done)?;
         // Nobody can read a damaged segment today. Yet as long as something is missing, and a pack is there of which
@@ -430,6 +432,40 @@ impl Plan {
             ..CheckOptions::default()
         };
         check(&self.repo, &options, progress)
+    }
+
+    /// Chunks of packs that are left out, of which other packs hold twins, are copied, too: a collection that runs now may
+    /// have counted on the packs that are left out, and be about to delete the others (R3).
+    fn copy_twins(&self, salvager: &mut Salvager<'_>) -> Result<(), Error> {
+        let mut lanes = HashMap::new();
+        for id in &self.report.segments_to_replace {
+            self.options.cancel.check()?;
+            let segment = match self.repo.read_segment(id) {
+                Ok(segment) => segment,
+                Err(Error::Missing { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            for chunk in &segment.chunks {
+                let pack = segment.packs.get(chunk.pack as usize).map(|(pack, _)| *pack);
+                let Some(pack) = pack.filter(|pack| self.left_out.contains(pack)) else { continue };
+                let twin = self.index().places_of(&chunk.id)?.into_iter().any(|(at, place)| {
+                    let other = self.index().pack(place.pack).map(|(other, _)| other);
+                    other.is_some_and(|other| !self.left_out.contains(&other))
+                        && !self.places.is_bad(at, &place)
+                });
+                if !twin {
+                    continue;
+                }
+                match self.reader.chunk(&chunk.id) {
+                    Ok(plain) => {
+                        let lane = *lanes.entry(pack).or_insert_with(|| salvager.lane_of(&pack));
+                        salvager.add(lane, chunk.id, &plain)?;
+                    }
+                    Err(error) => drop(lost(error)?),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Segments for packs that are whole and that none names, or that one names wrongly.

@@ -121,7 +121,15 @@ impl<'r> Salvager<'r> {
         outcome
     }
 
-    fn add(&mut self, lane: Lane, id: ChunkId, plain: &[u8]) -> Result<(), Error> {
+    /// The lane of a pack, as far as it can be read; that of content otherwise.
+    pub(super) fn lane_of(&self, pack: &PackId) -> Lane {
+        let header = self.repo.store().get_range(&pack.key(), 0, PACK_HEADER_LEN).ok();
+        let lane =
+            header.as_deref().and_then(|bytes| check_header(bytes.first_chunk::<PACK_HEADER_LEN>()?).ok());
+        lane.unwrap_or(Lane::Data)
+    }
+
+    pub(super) fn add(&mut self, lane: Lane, id: ChunkId, plain: &[u8]) -> Result<(), Error> {
         let builder = match self.open.entry(lane) {
             std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {

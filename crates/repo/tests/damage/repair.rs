@@ -358,3 +358,33 @@ fn a_repair_over_a_bad_wire_drops_nothing_that_is_whole() {
         assert!(!report.is_damaged(), "seed {seed}: {:#?}", report.findings);
     }
 }
+
+/// R3: a chunk lies in two packs, and a collection that counted on one of them is about to delete the other. A repair
+/// that leaves out the first must not count on the second.
+#[test]
+fn r3_a_repair_does_not_count_on_a_twin_that_a_collection_may_delete() {
+    let fixture = Fixture::new();
+    let (damaged, chunks) = fixture.packs(Lane::Data).remove(0);
+    let store = fixture.damaged(&[]);
+    // Two writers at once store the same content twice.
+    let before: BTreeSet<String> = store.snapshot().into_keys().collect();
+    let blank = MemStore::from_snapshot(fixture.objects.clone());
+    fixture.keys("index/").iter().for_each(|key| blank.tamper(key, None));
+    let env = Env::fixed(NOW, 99);
+    write_all_again(&Repository::open(Arc::new(blank.clone()), &Passphrase::new(READ), &env).unwrap());
+    let mut twins = Vec::new();
+    for (key, bytes) in blank.snapshot() {
+        if !before.contains(&key) && !key.starts_with("commits/") {
+            twins.extend(key.starts_with("packs/").then(|| key.clone()));
+            store.tamper(&key, Some(bytes));
+        }
+    }
+    store.tamper(&damaged, flip(&fixture.objects[&damaged], 100));
+    let (_, done) = repair(&open(&store).unwrap(), true).unwrap();
+    assert!(done.chunks_saved >= chunks.len() as u64 && !done.after.is_damaged(), "{done:#?}");
+    // Now the collection deletes what it had found unneeded.
+    for twin in twins {
+        store.tamper(&twin, None);
+    }
+    assert_eq!(lost(&fixture, &store), vec![nothing(); 4]);
+}
