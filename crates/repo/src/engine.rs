@@ -4,7 +4,6 @@
 //! own, then append and seal under its lock, which is short against compressing. So a small write makes two
 //! packs, however many threads there are.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::monitor::Counts;
 use crate::pack::{Compressor, Lane, PACK_BYTES, PackBuilder, PackEntry, pack_bytes_at_most};
 use crate::reindex;
 use crate::repo::Repository;
+use crate::spill::Spill;
 use crate::store::direct;
 use crate::writer::WriterOptions;
 
@@ -65,7 +65,7 @@ pub(crate) struct Engine {
     /// Packs of this write that the store has acknowledged.
     own: Mutex<Vec<(PackId, u32)>>,
     /// Chunks this write stores, by the first 16 bytes of their ids.
-    stored: [Mutex<HashSet<[u8; 16]>>; SHARDS],
+    stored: Vec<Mutex<Spill>>,
     cancel: Cancel,
     failure: OnceLock<Error>,
     stopped: AtomicBool,
@@ -131,6 +131,9 @@ impl Engine {
         // Empty: each is reserved when first used.
         let buffers = Mutex::new((0..packs).map(|_| BytesMut::new()).collect());
         let (full, full_packs) = bounded(packs);
+        let share = repo.budget().session / SHARDS;
+        let stored =
+            (0..SHARDS).map(|_| Ok(Mutex::new(repo.spill(share)?))).collect::<Result<_, Error>>()?;
         let engine = Engine {
             repo: repo.clone(),
             ids,
@@ -138,7 +141,7 @@ impl Engine {
             session,
             own: Mutex::default(),
             index,
-            stored: std::array::from_fn(|_| Mutex::new(HashSet::new())),
+            stored,
             cancel: options.cancel.clone(),
             failure: OnceLock::new(),
             stopped: AtomicBool::new(false),
@@ -297,7 +300,7 @@ impl Engine {
 
     // --- deduplication ---
 
-    fn stored_at(&self, id: &ChunkId) -> (MutexGuard<'_, HashSet<[u8; 16]>>, [u8; 16]) {
+    fn stored_at(&self, id: &ChunkId) -> (MutexGuard<'_, Spill>, [u8; 16]) {
         let mut short = [0; 16];
         short.copy_from_slice(&id.0[..16]);
         (lock(&self.stored[usize::from(id.0[31]) % SHARDS]), short)
@@ -311,7 +314,12 @@ impl Engine {
             }
             Ok(None) => {
                 let (stored, short) = self.stored_at(id);
-                stored.contains(&short)
+                let known = stored.contains_key(&short);
+                drop(stored);
+                known.unwrap_or_else(|error| {
+                    self.fail(error);
+                    false
+                })
             }
             // Whoever asked stores it, or tries to: the write has failed.
             Err(error) => {
@@ -328,7 +336,7 @@ impl Engine {
             return Ok(false);
         }
         let (mut stored, short) = self.stored_at(id);
-        Ok(stored.insert(short))
+        stored.insert_key(short)
     }
 
     // --- packs ---

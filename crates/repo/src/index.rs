@@ -39,7 +39,8 @@ use crate::local::{Local, Spot};
 use crate::monitor::Finding;
 use crate::store::Store;
 
-use build::{Batch, Trouble};
+use build::Batch;
+pub(crate) use build::{Trouble, merge as merge_runs, run_of_keys};
 use run::{Broken, ENDING, Line, PART, Run, Scan};
 pub(crate) use segment::SEGMENT_CHUNKS_MAX;
 use segment::{CHUNK_LEN, SegmentView};

@@ -46,8 +46,8 @@ impl Default for LocalOptions {
     }
 }
 
-/// How the memory is divided. The parts add up to less than the whole: threads, their stacks, the buffers of
-/// connections and what the allocator wastes live in the rest.
+/// How the memory is divided. What is in use at the same time (a backup: all but `build` and `check`) adds up to
+/// two thirds: threads, their stacks, the buffers of connections and what the allocator wastes live in the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Blocks of the index that were looked at last.
@@ -76,7 +76,7 @@ impl Budget {
             blocks: 2 * part,
             filter: 3 * part,
             build: 6 * part,
-            session: 3 * part,
+            session: 4 * part,
             check: 4 * part,
             writer: 6 * part,
             reader: 2 * part,

@@ -119,6 +119,11 @@ impl Repository {
 }
 
 impl Reader {
+    /// What it reads from.
+    pub fn repository(&self) -> &Repository {
+        &self.core.repo
+    }
+
     /// What was found wrong with the index when reading began.
     pub fn findings(&self) -> &[Finding] {
         self.core.index.findings()

@@ -211,6 +211,10 @@ impl Repository {
         self.0.fetchers.store(fetchers, Ordering::Relaxed);
     }
 
+    pub(crate) fn local(&self) -> &Arc<Local> {
+        &self.1
+    }
+
     /// Its name.
     pub fn id(&self) -> RepositoryId {
         self.0.id

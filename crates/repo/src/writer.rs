@@ -161,6 +161,11 @@ impl Writer {
         Ok(writer)
     }
 
+    /// What it writes into.
+    pub fn repository(&self) -> &Repository {
+        self.engine.repo()
+    }
+
     /// What was found wrong with the index and the packs when the write began. None of it stops a write.
     pub fn findings(&self) -> &[Finding] {
         self.engine.index().findings()

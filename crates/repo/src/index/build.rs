@@ -14,16 +14,16 @@ use crate::id::{PackId, SegmentId};
 use crate::local::{Local, Scratch, Spot};
 
 use super::filter;
-use super::key_of;
 use super::run::{
     Broken, FILTER_BLOCKS, HEAD, KIND_FILTER, KIND_LINES, KIND_TABLE, LINE, LINES, Line, MAGIC, PART, Run,
     STRIDE, Scan, Table,
 };
 use super::segment::SegmentView;
+use super::{Key, key_of};
 
 /// Why no run was made.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// The place it was to be written to does not take it. Another may.
     Place(io::Error),
     /// A run it was to be made of is damaged. The segments are not.
@@ -266,11 +266,25 @@ impl Batch {
     }
 }
 
+/// A run of nothing but keys, ascending, each with a number in the stead of a place.
+pub(crate) fn run_of_keys(
+    local: &Arc<Local>,
+    keys: &Keys,
+    spot: Spot,
+    sorted: &[(Key, u64)],
+) -> Result<Run, Trouble> {
+    let mut builder = Builder::new(local, keys, spot, sorted.len())?;
+    for ((high, low), place) in sorted {
+        builder.push(&Line { high: *high, low: *low, pack: 0, place: *place })?;
+    }
+    builder.finish(Vec::new(), Vec::new())
+}
+
 /// How many runs are merged at a time.
 const FAN_IN: usize = 64;
 
 /// One run out of several.
-pub(super) fn merge(
+pub(crate) fn merge(
     local: &Arc<Local>,
     keys: &Keys,
     spot: Spot,

@@ -50,7 +50,7 @@ pub(super) const PART: &str = "index";
 
 /// It is not what was written, or the disk does not give it.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(crate) struct Broken;
 
 /// One place of one chunk. Ascending by id, then pack, then place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,7 +221,7 @@ impl Run {
         self.path = self.local.publish(&mut self.scratch, ENDING);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.lines as usize
     }
 
@@ -300,6 +300,17 @@ impl Run {
                 found.push((number * LINES + at, Line::read(line)));
             }
         }
+        Ok(())
+    }
+}
+
+/// For runs of keys that are no chunks.
+impl Run {
+    /// The numbers under a key, put behind `found`.
+    pub(crate) fn find_raw(&self, key: (u64, u64), found: &mut Vec<u64>) -> Result<(), Broken> {
+        let mut lines = Vec::new();
+        self.find(key, &mut lines)?;
+        found.extend(lines.iter().map(|(_, line)| line.place));
         Ok(())
     }
 }

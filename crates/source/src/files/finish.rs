@@ -88,7 +88,7 @@ impl Finishing<'_, '_> {
 
     fn link(&self, dir: &Arc<OwnedFd>, name: &CString, target: &[u8]) -> Result<(), Trouble> {
         let shared = self.shared;
-        if lock(&shared.link_targets).get(target) != Some(&true) {
+        if !lock(&shared.link_targets).has(target)? {
             // The file it repeats is damaged or was no file of this tree; both are told there.
             return Err(Trouble::Os(Errno::NOENT));
         }

@@ -5,7 +5,7 @@
 //! leave it from the front. The queue is bounded: when too much waits for a chunk that is not full yet
 //! (one small file, then a million unchanged ones), the run is ended there and a new one begun.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
@@ -16,6 +16,7 @@ use repo::{
 
 use super::cut::Cutter;
 use super::findings::Findings;
+use super::links::Links;
 use super::read::{Job, Name, Part, Readers};
 use super::walk::Step;
 use super::{Error, Item, Linked, TreeBackup, shown};
@@ -31,8 +32,7 @@ pub(super) struct Lay<'a> {
     tree: TreeWriter<'a>,
     findings: Findings,
     figures: Figures,
-    /// First path of every file of several names whose other names may still come.
-    links: HashMap<((u32, u32), u64), Link>,
+    links: Links<'a>,
 
     cutter: Cutter,
     /// Bytes of the run so far, as the entries count them.
@@ -45,11 +45,6 @@ pub(super) struct Lay<'a> {
     cut_to: u64,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-}
-
-struct Link {
-    path: Vec<u8>,
-    names_left: u32,
 }
 
 struct Chunk {
@@ -107,7 +102,7 @@ impl<'a> Lay<'a> {
             tree: readers.writer.tree(),
             findings: Findings::default(),
             figures: Figures::default(),
-            links: HashMap::new(),
+            links: Links::new(readers.writer.repository()),
             cutter: Cutter::new(readers.writer.chunker()),
             laid: 0,
             fed: 0,
@@ -201,13 +196,7 @@ impl<'a> Lay<'a> {
     /// A file of several names: the first in the order is the file, the others repeat it.
     fn linked(&mut self, linked: Linked) -> Result<(), Error> {
         let Linked { dir, name, path, meta, previous } = linked;
-        let key = (meta.dev, meta.ino);
-        if let Some(link) = self.links.get_mut(&key) {
-            let target = link.path.clone();
-            link.names_left = link.names_left.saturating_sub(1);
-            if link.names_left == 0 {
-                self.links.remove(&key);
-            }
+        if let Some(target) = self.links.seen(&meta)? {
             let kind = NodeKind::HardLink { target };
             let none = BTreeMap::new();
             return self.wait(TreeEntry { path, kind, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: none }, 0);
@@ -237,7 +226,7 @@ impl<'a> Lay<'a> {
         // Only a file that made it into the tree can be repeated; the next name of one that did not
         // gets its own chance.
         if self.figures.files > before {
-            self.links.insert(key, Link { path, names_left: meta.nlink - 1 });
+            self.links.insert(&meta, path)?;
         }
         Ok(())
     }

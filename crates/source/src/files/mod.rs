@@ -31,6 +31,7 @@ mod fill;
 mod findings;
 mod finish;
 mod lay;
+mod links;
 mod mirror;
 mod place;
 mod placing;

@@ -4,9 +4,7 @@
 //! links to what does not come before them. The reader of trees refuses the same; a restore does not rely
 //! on it, and it is run by root.
 
-use std::collections::HashMap;
-
-use repo::{Cancel, NodeKind};
+use repo::{Cancel, NodeKind, Repository, Spill};
 
 use super::error::Error;
 use super::place::{plain_name, split};
@@ -17,12 +15,44 @@ use super::{fill, shown};
 pub(super) struct Plan {
     pub entries: u64,
     pub bytes: u64,
-    /// What hard links lead to, to be marked when it is there. Grows with the hard links only.
-    pub link_targets: HashMap<Vec<u8>, bool>,
+    /// What hard links lead to.
+    pub link_targets: LinkTargets,
     /// The last entry that could be read.
     pub last: Option<Vec<u8>>,
     /// Why the tree cannot be read beyond these entries.
     pub cut: Option<repo::Error>,
+}
+
+/// What hard links lead to, and which of it is in the target by now. Takes as much memory for any number of links.
+pub(super) struct LinkTargets {
+    wanted: Spill,
+    there: Spill,
+    any: bool,
+}
+
+impl LinkTargets {
+    fn new(repository: &Repository) -> Result<LinkTargets, repo::Error> {
+        let memory = repository.budget().walk / 4;
+        Ok(LinkTargets { wanted: repository.spill(memory)?, there: repository.spill(memory)?, any: false })
+    }
+
+    fn want(&mut self, path: &[u8]) -> Result<(), repo::Error> {
+        self.any = true;
+        self.wanted.insert(path, b"").map(|_| ())
+    }
+
+    /// A file is whole and under its name.
+    pub fn is_there(&mut self, path: &[u8]) -> Result<(), repo::Error> {
+        if self.any && self.wanted.contains(path)? {
+            self.there.insert(path, b"")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file that a hard link leads to is one of the tree, whole and under its name.
+    pub fn has(&self, path: &[u8]) -> Result<bool, repo::Error> {
+        self.there.contains(path)
+    }
 }
 
 /// Whether a part of the stream is gone or damaged, so that what comes before it is still good; as
@@ -36,8 +66,9 @@ fn lost_in_store(error: &repo::Error) -> bool {
 
 impl Plan {
     /// Reads the whole tree.
-    pub fn make(entries: Entries<'_>, cancel: &Cancel) -> Result<Plan, Error> {
-        let mut plan = Plan { entries: 0, bytes: 0, link_targets: HashMap::new(), last: None, cut: None };
+    pub fn make(entries: Entries<'_>, repository: &Repository, cancel: &Cancel) -> Result<Plan, Error> {
+        let link_targets = LinkTargets::new(repository)?;
+        let mut plan = Plan { entries: 0, bytes: 0, link_targets, last: None, cut: None };
         // The directories on the way down to the last entry.
         let mut way: Vec<Vec<u8>> = vec![Vec::new()];
         for entry in entries {
@@ -82,7 +113,7 @@ impl Plan {
                     if !earlier || target.is_empty() {
                         return Err(refuse("it repeats a file that does not come before it"));
                     }
-                    plan.link_targets.insert(target.clone(), false);
+                    plan.link_targets.want(target)?;
                 }
                 NodeKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
                     return Err(refuse("it points nowhere"));
@@ -105,7 +136,7 @@ mod tests {
     use super::*;
 
     /// `d path`, `f path`, `s path -> target`, `h path -> target`.
-    fn plan(lines: &[&str]) -> Result<Plan, Error> {
+    fn plan(repository: &Repository, lines: &[&str]) -> Result<Plan, Error> {
         let entry = |line: &&str| {
             let (kind, rest) = line.split_at(2);
             let (path, target) = rest.split_once(" -> ").unwrap_or((rest, ""));
@@ -125,12 +156,17 @@ mod tests {
             let path = path.as_bytes().to_vec();
             Ok(TreeEntry { path, kind, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() })
         };
-        Plan::make(Box::new(lines.iter().map(entry)), &Cancel::new())
+        Plan::make(Box::new(lines.iter().map(entry)), repository, &Cancel::new())
     }
 
     /// The reader of trees refuses these already; here it is not asked.
     #[test]
     fn a_plan_refuses_what_leads_elsewhere_whoever_read_it() {
+        let store = std::sync::Arc::new(repo::store::mem::MemStore::new());
+        let options = repo::InitOptions { kdf: repo::Kdf::cheap(), ..repo::InitOptions::default() };
+        let env = repo::Env::fixed(0, 1);
+        let repo = Repository::init(store, &repo::Passphrase::new("x"), &options, &env).unwrap();
+        let plan = |lines: &[&str]| plan(&repo, lines);
         assert_eq!(
             plan(&["d ", "d a", "f a/b", "f c", "h d -> a/b", "s e -> /etc"]).ok().map(|p| p.entries),
             Some(6)

@@ -12,7 +12,7 @@
 //! ACL until then (an existing one is taken off when it is entered), so that nothing created in them
 //! inherits one: every file gets the ACL it had, or none.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ use super::findings::Findings;
 use super::finish::Finishing;
 use super::place::Partials;
 use super::placing::Placing;
-use super::plan::Plan;
+use super::plan::{LinkTargets, Plan};
 use super::select::Select;
 use super::settle::{Settle, Shortfalls};
 use super::{mirror, shown, sys, threads};
@@ -118,7 +118,7 @@ pub(super) fn restore_entries<'e>(
     options: &RestoreOptions,
     progress: &dyn Progress,
 ) -> Result<Outcome<Restored>, Error> {
-    let plan = Plan::make(entries(), &options.cancel)?;
+    let plan = Plan::make(entries(), reader.repository(), &options.cancel)?;
     let dir = open_target(target, options.existing)?;
     progress.total(plan.entries, plan.bytes);
     let limit = usize::try_from(plan.entries).unwrap_or(usize::MAX);
@@ -255,7 +255,7 @@ pub(super) struct Shared<'a> {
     pub remove_others: bool,
     pub settle: Settle,
     pub partials: Partials,
-    pub link_targets: Mutex<HashMap<Vec<u8>, bool>>,
+    pub link_targets: Mutex<LinkTargets>,
     pub findings: Mutex<Findings>,
     pub tally: Tally,
     stop: AtomicBool,
@@ -305,8 +305,8 @@ impl Shared<'_> {
             Ok(()) => {
                 self.tally.files.fetch_add(1, Ordering::Relaxed);
                 self.tally.bytes.fetch_add(content.length(), Ordering::Relaxed);
-                if let Some(there) = lock(&self.link_targets).get_mut(&entry.path) {
-                    *there = true;
+                if let Err(error) = lock(&self.link_targets).is_there(&entry.path) {
+                    self.end(error.into());
                 }
             }
             Err(trouble) => self.not_restored(&entry.path, trouble),

@@ -1,0 +1,301 @@
+//! How much memory a large repository and a large tree take: each step in a process of its own, its peak as
+//! the kernel saw it.
+//!
+//! ```text
+//! cargo run --release -p source --example bench_memory -- chunks FOLDER [COUNT] [MIB]
+//! cargo run --release -p source --example bench_memory -- files FOLDER [COUNT] [MIB]
+//! ```
+//! `chunks` writes a repository of COUNT chunks (10,000,000) of 24 bytes each, all new in one write and all in
+//! one recovery point; it needs 100 bytes of disk a chunk. `files` makes a tree of COUNT files (4,000,000),
+//! most of them empty, in directories of 1,000; FOLDER is best a tmpfs. MIB is the budget (512). What is made in
+//! FOLDER is removed again.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring program for people")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use bytes::Bytes;
+use repo::check::{CheckOptions, check};
+use repo::store::{StoreOptions, open};
+use repo::{
+    CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, LocalOptions, ManifestEntry, Passphrase,
+    ReaderOptions, Repository, Root, WriterOptions,
+};
+use source::files::{BackupOptions, Parent, RestoreOptions, backup, restore};
+
+struct Site {
+    folder: PathBuf,
+    count: u64,
+    memory: usize,
+    cache: bool,
+}
+
+impl Site {
+    fn tree(&self) -> PathBuf {
+        self.folder.join("tree")
+    }
+
+    fn local(&self, repo: Repository) -> Repository {
+        let cache = self.cache.then(|| self.folder.join("cache"));
+        let temporary = Some(self.folder.clone());
+        repo.with_local(&LocalOptions { cache, temporary, memory_bytes: self.memory })
+    }
+
+    fn store(&self) -> std::sync::Arc<dyn repo::store::Store> {
+        open(self.folder.join("repository").to_str().unwrap(), &StoreOptions::default()).unwrap()
+    }
+
+    fn open(&self) -> Repository {
+        self.local(Repository::open(self.store(), &Passphrase::new("x"), &Env::real()).unwrap())
+    }
+
+    fn newest(&self, repo: &Repository) -> (Root, i64) {
+        let commit = repo.find_commit("latest").unwrap();
+        let reader = repo.reader(ReaderOptions::default()).unwrap();
+        (reader.manifest(&commit.id).unwrap()[0].root, commit.summary.started)
+    }
+}
+
+/// The content of chunk `number`: no two are alike, none compresses.
+fn content(number: u64) -> Bytes {
+    let mix = |part: u64| {
+        let mut z = (3 * number + part).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31).to_le_bytes()
+    };
+    [mix(0), mix(1), mix(2)].concat().into()
+}
+
+fn commit(writer: repo::Writer, name: &str, kind: EntryKind, root: Root, started: i64) {
+    let figures = std::collections::BTreeMap::new();
+    let manifest = vec![ManifestEntry { name: name.into(), kind, root, figures }];
+    let kind = "volume".into();
+    writer.commit(CommitDraft { kind, manifest, started, ..CommitDraft::default() }).unwrap();
+}
+
+fn step(site: &Site, name: &str) -> String {
+    match name {
+        "init" => {
+            let options = InitOptions { kdf: Kdf::default(), ..InitOptions::default() };
+            Repository::init(site.store(), &Passphrase::new("x"), &options, &Env::real()).unwrap();
+            String::new()
+        }
+        "write" => {
+            let repo = site.open();
+            let writer = repo.writer(WriterOptions::default()).unwrap();
+            let chunks = (0..site.count).map(|number| {
+                let id = writer.chunk_now(Lane::Data, content(number)).unwrap();
+                (id, 24)
+            });
+            let root = writer.root_of(chunks).unwrap();
+            let counts = writer.counts();
+            commit(writer, "image", EntryKind::Bytes, root, 0);
+            format!("{} new chunks in {} packs", counts.chunks_new, counts.packs)
+        }
+        "open" => {
+            let index = site.open().index().unwrap();
+            format!("{} places of chunks, {} segments", index.chunk_count(), index.segment_count())
+        }
+        "look up" => {
+            let repo = site.open();
+            let writer = repo.writer(WriterOptions::default()).unwrap();
+            let keys: Vec<_> = (0..200_000)
+                .map(|number| {
+                    let number = number * 7919 % site.count + (number % 2) * site.count;
+                    writer.chunk_now(Lane::Data, content(number)).unwrap()
+                })
+                .collect();
+            let start = Instant::now();
+            let known = keys.iter().filter(|id| writer.has(id)).count();
+            let each = start.elapsed().as_secs_f64() / keys.len() as f64 * 1e6;
+            format!("{known} of {} known, {each:.2} us each", keys.len())
+        }
+        "small backup" => {
+            let repo = site.open();
+            let folder = site.folder.join("small");
+            std::fs::create_dir_all(&folder).unwrap();
+            for number in 0..1_000 {
+                std::fs::write(folder.join(format!("file {number}")), content(number).repeat(40)).unwrap();
+            }
+            let writer = repo.writer(WriterOptions::default()).unwrap();
+            let made = backup(&folder, &writer, &BackupOptions::default(), &()).unwrap();
+            let read = made.done.figures["files_read"];
+            commit(writer, "volume", EntryKind::Tree, made.done.root, 0);
+            format!("{read} files read")
+        }
+        "check" => {
+            let report = check(&site.open(), &CheckOptions::default(), &()).unwrap();
+            assert!(!report.is_damaged(), "{:?}", report.findings);
+            format!("{} chunks in {} packs, undamaged", report.counts.chunks, report.counts.packs)
+        }
+        "make" => {
+            let mut links = 0;
+            for number in 0..site.count {
+                let folder =
+                    site.tree().join(format!("{:03}/{:04}", number / 1_000_000, number / 1_000 % 1_000));
+                if number % 1_000 == 0 {
+                    std::fs::create_dir_all(&folder).unwrap();
+                }
+                let path = folder.join(format!("a file of some name {number}"));
+                if number % 10 == 9 && number > 1_000_000.min(site.count / 4) {
+                    // Of a directory far away, so that the first name waits long for the second.
+                    let first = number - 1_000_000.min(site.count / 4);
+                    let from = site.tree().join(format!(
+                        "{:03}/{:04}/a file of some name {first}",
+                        first / 1_000_000,
+                        first / 1_000 % 1_000
+                    ));
+                    if std::fs::hard_link(&from, &path).is_ok() {
+                        links += 1;
+                        continue;
+                    }
+                }
+                let mut file = File::create(path).unwrap();
+                if number % 16 == 0 {
+                    file.write_all(&content(number)).unwrap();
+                }
+            }
+            format!("{links} of them further names of others")
+        }
+        "backup" | "backup unchanged" => {
+            let repo = site.open();
+            let started = repo.env().now();
+            let before = (name != "backup").then(|| site.newest(&repo));
+            let reader = repo.reader(ReaderOptions::default()).unwrap();
+            // As if the tree had rested for a while.
+            let parent = before.map(|(root, started)| Parent {
+                reader: &reader,
+                root,
+                started: started + 120_000_000_000,
+            });
+            let writer = repo.writer(WriterOptions::default()).unwrap();
+            let options = BackupOptions { parent, ..BackupOptions::default() };
+            let made = backup(&site.tree(), &writer, &options, &()).unwrap();
+            let figure = |name: &str| made.done.figures[name];
+            let told = format!(
+                "{} files, {} links, {} unchanged, {} findings",
+                figure("files"),
+                figure("hardlinks"),
+                figure("files_unchanged"),
+                made.findings.len()
+            );
+            commit(writer, "volume", EntryKind::Tree, made.done.root, started);
+            told
+        }
+        "list" => {
+            let repo = site.open();
+            let (root, _) = site.newest(&repo);
+            let reader = repo.reader(ReaderOptions::default()).unwrap();
+            format!("{} entries", reader.tree(&root).map(|entry| entry.unwrap()).count())
+        }
+        "remove" => {
+            std::fs::remove_dir_all(site.tree()).unwrap();
+            String::new()
+        }
+        "restore" => {
+            let repo = site.open();
+            let (root, _) = site.newest(&repo);
+            let reader = repo.reader(ReaderOptions::default()).unwrap();
+            let done = restore(&reader, &root, &site.tree(), &RestoreOptions::default(), &()).unwrap();
+            format!(
+                "{} files, {} links, {} failed, {} findings",
+                done.done.files,
+                done.done.hardlinks,
+                done.done.failed,
+                done.findings.len()
+            )
+        }
+        other => format!("no step is called {other:?}"),
+    }
+}
+
+/// Peak resident memory of this process, in MiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn size(path: &Path) -> u64 {
+    let Ok(listed) = std::fs::read_dir(path) else { return 0 };
+    listed
+        .map(|entry| {
+            let (entry, path) = entry.map(|entry| (entry.metadata().unwrap(), entry.path())).unwrap();
+            if entry.is_dir() { size(&path) } else { entry.len() }
+        })
+        .sum()
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let argument = |at: usize| arguments.get(at).map(String::as_str);
+    let (Some(what), Some(folder)) = (argument(1), argument(2)) else {
+        println!("bench_memory chunks|files FOLDER [COUNT] [MIB]");
+        return;
+    };
+    let number = |at: usize, usual: u64| argument(at).map_or(usual, |text| text.parse().unwrap());
+    let folder = PathBuf::from(folder).join("bench-memory");
+    let site = |count: u64| Site {
+        folder: folder.clone(),
+        count,
+        memory: number(4, 512) as usize * (1 << 20),
+        cache: argument(6) != Some("no cache"),
+    };
+    if what == "step" {
+        let start = Instant::now();
+        let name = argument(5).unwrap();
+        let told = step(&site(number(3, 0)), name);
+        let wall = start.elapsed().as_secs_f64();
+        println!("{name:<24} {:>5} MiB  {wall:>7.1} s  {told}", peak());
+        return;
+    }
+    let (count, steps): (u64, &[(&str, &str)]) = match what {
+        "chunks" => (
+            10_000_000,
+            &[
+                ("init", ""),
+                ("write", ""),
+                ("open", ""),
+                ("open", ""),
+                ("open", "no cache"),
+                ("look up", ""),
+                ("small backup", ""),
+                ("check", ""),
+            ],
+        ),
+        _ => (
+            4_000_000,
+            &[
+                ("init", ""),
+                ("make", ""),
+                ("backup", ""),
+                ("backup unchanged", ""),
+                ("list", ""),
+                ("check", ""),
+                ("remove", ""),
+                ("restore", ""),
+            ],
+        ),
+    };
+    let count = number(3, count).to_string();
+    let memory = number(4, 512).to_string();
+    println!("{what}: {count}, {memory} MiB");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, cache) in steps {
+        let parent = folder.parent().unwrap();
+        let done = Command::new(std::env::current_exe().unwrap())
+            .args(["step", parent.to_str().unwrap(), &count, &memory, name, cache])
+            .status();
+        assert!(done.unwrap().success(), "{name}");
+    }
+    println!(
+        "repository {} MB, cache {} MB",
+        size(&folder.join("repository")) / 1_000_000,
+        size(&folder.join("cache")) / 1_000_000
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+}
