@@ -132,8 +132,7 @@ impl Engine {
         let buffers = Mutex::new((0..packs).map(|_| BytesMut::new()).collect());
         let (full, full_packs) = bounded(packs);
         let share = repo.budget().session / SHARDS;
-        let stored =
-            (0..SHARDS).map(|_| Ok(Mutex::new(repo.spill(share)?))).collect::<Result<_, Error>>()?;
+        let stored = (0..SHARDS).map(|_| Ok(Mutex::new(repo.spill(share)?))).collect::<Result<_, Error>>()?;
         let engine = Engine {
             repo: repo.clone(),
             ids,

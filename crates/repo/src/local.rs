@@ -46,8 +46,8 @@ impl Default for LocalOptions {
     }
 }
 
-/// How the memory is divided. What is in use at the same time (a backup: all but `build` and `check`) adds up to
-/// two thirds: threads, their stacks, the buffers of connections and what the allocator wastes live in the rest.
+/// How the memory is divided. What is in use at the same time (a backup: all but `build`, `check`
+/// and `packs`) adds up to two thirds: threads, their stacks, the buffers of connections and what the allocator wastes live in the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Blocks of the index that were looked at last.
@@ -60,6 +60,8 @@ pub struct Budget {
     pub session: usize,
     /// What a check remembers of streams it has followed.
     pub check: usize,
+    /// Packs a check reads at a time, each whole.
+    pub packs: usize,
     /// What a writer has under way ([`crate::WriterOptions::memory_bytes`]).
     pub writer: usize,
     /// What a reader keeps ([`crate::ReaderOptions::memory_bytes`]).
@@ -73,11 +75,12 @@ impl Budget {
     pub fn of(memory: usize) -> Budget {
         let part = memory / 32;
         Budget {
-            blocks: 2 * part,
+            blocks: 6 * part,
             filter: 3 * part,
             build: 6 * part,
             session: 4 * part,
             check: 4 * part,
+            packs: 16 * part,
             writer: 6 * part,
             reader: 2 * part,
             walk: 4 * part,

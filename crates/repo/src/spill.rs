@@ -69,7 +69,7 @@ fn at_any<T>(local: &Local, mut work: impl FnMut(Spot) -> Result<T, Trouble>) ->
         match work(spot) {
             Ok(done) => return Ok(done),
             Err(Trouble::Error(error)) => return Err(error),
-            Err(Trouble::Broken) => return Err(unreadable()),
+            Err(Trouble::Broken | Trouble::Vanished) => return Err(unreadable()),
             Err(Trouble::Place(error)) => last = Some(error),
         }
     }

@@ -18,9 +18,6 @@ use crate::object::{Content, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NodeKi
 use crate::reader::{Reader, check_node, node_refs};
 use crate::tree::read_manifest;
 
-/// Streams and leaves remembered; beyond it they are looked at again.
-const REMEMBERED_MAX: usize = 1_000_000;
-
 /// Whether the leaves of a stream are read or only looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Leaves {
@@ -52,6 +49,8 @@ pub(crate) fn walk_all(
         streams: Mutex::default(),
         leaves: Mutex::default(),
         trees: Mutex::default(),
+        streams_max: entries_in::<((Root, Leaves), Lacks)>(run.repo.budget().check / 2),
+        leaves_max: entries_in::<ChunkId>(run.repo.budget().check / 2),
     };
     run.progress.total(points.len() as u64, 0);
     run.parallel(run.threads, points.len(), |at| {
@@ -61,6 +60,12 @@ pub(crate) fn walk_all(
         }
         Ok(())
     })
+}
+
+/// How many entries a hash table holds in so many bytes: seven eighths of a power of two, and then it doubles.
+fn entries_in<T>(bytes: usize) -> usize {
+    let slots = (bytes / (size_of::<T>() + 1)).max(16);
+    (1 << slots.ilog2()) / 8 * 7
 }
 
 /// What a stream lacks: nothing, mostly.
@@ -78,6 +83,9 @@ struct Walker<'r> {
     streams: Mutex<HashMap<(Root, Leaves), Lacks>>,
     /// Leaves already read: those of trees and manifests.
     leaves: Mutex<HashSet<ChunkId>>,
+    /// How many of each are remembered; the rest is looked at again.
+    streams_max: usize,
+    leaves_max: usize,
     /// Trees that lack nothing.
     trees: Mutex<HashSet<Root>>,
 }
@@ -238,7 +246,7 @@ impl Walker<'_> {
         }
         let lacks = tidy(lacks);
         let mut streams = locked(&self.streams);
-        if streams.len() < REMEMBERED_MAX {
+        if streams.len() < self.streams_max {
             streams.insert(key, lacks.clone());
         }
         Ok(lacks)
@@ -257,7 +265,7 @@ impl Walker<'_> {
             return Ok(());
         }
         let mut known = locked(&self.leaves);
-        if known.len() < REMEMBERED_MAX {
+        if known.len() < self.leaves_max {
             known.insert(leaf.id);
         }
         Ok(())

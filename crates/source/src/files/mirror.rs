@@ -4,7 +4,7 @@
 //! down is held in memory. A directory that is not named is told once, not entry by entry.
 
 use std::cmp::Ordering;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::error::Error;
+use super::names::Names;
 use super::place::{self, Descent};
 use super::restore::{Entries, Shared};
 use super::sys;
@@ -72,7 +73,7 @@ fn each_other(
     let mut way = vec![(Vec::new(), sorted_names(dir).map_err(failed)?)];
     while let Some((parent, names)) = way.last_mut() {
         cancel.check()?;
-        let Some(name) = names.pop() else {
+        let Some((name, _)) = names.pop() else {
             way.pop();
             continue;
         };
@@ -122,11 +123,7 @@ fn each_other(
     Ok(())
 }
 
-/// Last one first, to be popped in order.
-fn sorted_names(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
-    let mut names = Vec::new();
-    sys::names(dir, &mut names)?;
-    let mut names: Vec<CString> = names.into_iter().map(|(name, _)| name).collect();
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(names)
+fn sorted_names(dir: &OwnedFd) -> Result<Names, Errno> {
+    let (names, outcome) = Names::read(dir);
+    outcome.map(|()| names)
 }

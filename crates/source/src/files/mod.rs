@@ -33,6 +33,7 @@ mod finish;
 mod lay;
 mod links;
 mod mirror;
+mod names;
 mod place;
 mod placing;
 mod plan;

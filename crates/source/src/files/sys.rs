@@ -104,12 +104,17 @@ fn open(dir: BorrowedFd<'_>, name: &CStr, more: OFlags) -> Result<OwnedFd, Errno
 
 /// Adds the names of a directory, but `.` and `..`. After an error, those read before it are there.
 pub(super) fn names(dir: impl AsFd, names: &mut Vec<(CString, FileType)>) -> Result<(), Errno> {
+    each_name(dir, &mut |name, kind| names.push((name.to_owned(), kind)))
+}
+
+/// Tells the names of a directory, but `.` and `..`, in no order, until there are no more or an error.
+pub(super) fn each_name(dir: impl AsFd, each: &mut dyn FnMut(&CStr, FileType)) -> Result<(), Errno> {
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut listing = RawDir::new(dir, &mut buffer);
     while let Some(entry) = listing.next() {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push((entry.file_name().to_owned(), entry.file_type()));
+            each(entry.file_name(), entry.file_type());
         }
     }
     Ok(())

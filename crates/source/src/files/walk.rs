@@ -21,6 +21,7 @@ use repo::{Cancel, Finding, NodeKind};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::names::Names;
 use super::previous::Previous;
 use super::read::{Job, Name, Part, entry};
 use super::sys::{self, Meta};
@@ -59,7 +60,7 @@ struct Frame {
     /// Length of the directory's path inside `Walk::run`'s path buffer.
     path_len: usize,
     /// Names yet to come, last one first.
-    names: Vec<(CString, FileType)>,
+    names: Names,
 }
 
 impl Walk<'_> {
@@ -189,7 +190,7 @@ impl Walk<'_> {
         let previous = self.previous.take(name.as_bytes());
         let mut batch = vec![Name { name, kind: FileType::RegularFile, previous }];
         let frame =
-            Frame { fd: Some(Arc::new(dir)), id: (meta.dev, meta.ino), path_len: 0, names: Vec::new() };
+            Frame { fd: Some(Arc::new(dir)), id: (meta.dev, meta.ino), path_len: 0, names: Names::default() };
         self.send(&frame, b"", &mut batch)?;
         self.steps.send(Step::End).map_err(|_| Stop)
     }
@@ -237,15 +238,12 @@ impl Walk<'_> {
 
     /// Reads the names of a directory.
     fn frame(&mut self, fd: OwnedFd, meta: &Meta, path: &[u8]) -> Result<Frame, Stop> {
-        let mut names = Vec::new();
-        if let Err(e) = sys::names(&fd, &mut names) {
+        let (names, outcome) = Names::read(&fd);
+        if let Err(e) = outcome {
             let message =
                 format!("its names cannot all be read ({e}); what is missing is not in this backup");
             self.found(Finding::error("unreadable", shown(path), message))?;
         }
-        // Some file systems list a name twice while the directory changes.
-        names.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-        names.dedup_by(|a, b| a.0 == b.0);
         Ok(Frame { fd: Some(Arc::new(fd)), id: (meta.dev, meta.ino), path_len: path.len(), names })
     }
 

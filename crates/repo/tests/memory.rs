@@ -1,0 +1,131 @@
+//! Memory follows the budget, not the repository (R6).
+//!
+//! Each step runs in a process of its own, and what counts is its peak as the kernel saw it. The budget is so
+//! small that anything which grows with the number of chunks shows: between the small and the large repository lie
+//! 250,000 chunks, and the test fails at 25 bytes for each. (`source/examples/bench_memory.rs` does the same
+//! with 10 million chunks and half a gigabyte.)
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use repo::check::{CheckOptions, check};
+use repo::stats::stats;
+use repo::store::{Store, StoreOptions, open};
+use repo::{
+    CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, LocalOptions, ManifestEntry, Passphrase,
+    ReaderOptions, Repository, WriterOptions,
+};
+
+const BUDGET: usize = 16 << 20;
+const SMALL: u64 = 150_000;
+const LARGE: u64 = 400_000;
+/// More than the noise of an allocator, and less than any table of all chunks.
+const GROWTH_MAX: u64 = 6 << 20;
+
+fn store(folder: &Path) -> Arc<dyn Store> {
+    open(folder.join("repository").to_str().unwrap(), &StoreOptions::default()).unwrap()
+}
+
+fn content(number: u64) -> Bytes {
+    let hash = |part: u64| (number * 2 + part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    [hash(0).to_le_bytes(), hash(1).to_le_bytes()].concat().into()
+}
+
+fn step(folder: &Path, name: &str, cache: bool, count: u64) {
+    let local = LocalOptions {
+        cache: cache.then(|| folder.join("cache")),
+        temporary: Some(folder.into()),
+        memory_bytes: BUDGET,
+    };
+    let opened = Repository::open(store(folder), &Passphrase::new("x"), &Env::real()).unwrap();
+    let repo = opened.with_local(&local);
+    match name {
+        "write" => {
+            let writer =
+                repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
+            let chunks = (0..count).map(|number| {
+                let content = content(number);
+                (writer.chunk_now(Lane::Data, content.clone()).unwrap(), content.len() as u64)
+            });
+            let root = writer.root_of(chunks).unwrap();
+            let figures = Default::default();
+            let manifest =
+                vec![ManifestEntry { name: "image".into(), kind: EntryKind::Bytes, root, figures }];
+            let draft = CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() };
+            writer.commit(draft).unwrap();
+        }
+        "read" => {
+            let reader = repo.reader(ReaderOptions::default()).unwrap();
+            let commit = repo.find_commit("latest").unwrap();
+            let root = reader.manifest(&commit.id).unwrap()[0].root;
+            // As the reader meets them, not in the order of the index.
+            for extent in reader.extents(&root).step_by(97) {
+                assert!(reader.locate(&extent.unwrap().id).unwrap().is_some());
+            }
+        }
+        "check" => {
+            let report = check(&repo, &CheckOptions { threads: 2, ..CheckOptions::default() }, &()).unwrap();
+            assert_eq!(report.findings, []);
+            assert!(report.counts.chunks > count);
+        }
+        _ => assert!(stats(&repo).unwrap().chunks > count),
+    }
+}
+
+/// One step, when the test below starts this program again; alone it does nothing.
+#[test]
+#[ignore = "a part of the test below"]
+fn child() {
+    let Ok(asked) = std::env::var("MEMORY_TEST_STEP") else { return };
+    let parts: Vec<&str> = asked.splitn(4, ' ').collect();
+    let [name, cache, count, folder] = parts.as_slice() else { panic!("{asked}") };
+    step(Path::new(folder), name, *cache == "cache", count.parse().unwrap());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+}
+
+/// The peak of a process that does only this, in bytes.
+fn peak(folder: &Path, name: &str, cache: &str, count: u64) -> u64 {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "child", "--nocapture"])
+        // Threads that share one heap: what is free in one is no noise in the peak of another.
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MEMORY_TEST_STEP", format!("{name} {cache} {count} {}", folder.display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{name}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn r6_memory_follows_the_budget_and_not_the_number_of_chunks() {
+    let folders = [SMALL, LARGE].map(|count| (count, tempfile::tempdir().unwrap()));
+    for (_, folder) in &folders {
+        let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+        Repository::init(store(folder.path()), &Passphrase::new("x"), &options, &Env::real()).unwrap();
+    }
+    for (name, cache) in [
+        ("write", "cache"),
+        ("read", "cache"),
+        ("read", "cache"),
+        ("read", "none"),
+        ("stats", "cache"),
+        ("check", "cache"),
+        ("check", "none"),
+    ] {
+        let [small, large] =
+            folders.each_ref().map(|(count, folder)| peak(folder.path(), name, cache, *count));
+        println!("{name}, {cache}: {} and {} KiB", small >> 10, large >> 10);
+        assert!(large < small + GROWTH_MAX, "{name}, {cache}: {small} and {large} bytes");
+    }
+    for (_, folder) in &folders {
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "the repository and the cache: {left:?}");
+    }
+}
