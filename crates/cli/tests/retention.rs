@@ -126,3 +126,36 @@ fn points_are_deleted_by_name_and_the_last_good_one_only_if_that_is_said() {
     place.run(&["delete", "latest", "--yes", "--last"]).expect(0);
     assert!(there(&place).is_empty());
 }
+
+#[test]
+fn a_list_key_retains_and_a_put_key_only_holds() {
+    let (mut place, ids) = backed_up(3);
+    for (name, capability) in [("list", "list"), ("put", "put")] {
+        std::fs::write(place.path(name), format!("the word for {name}\n")).unwrap();
+        let file = place.text(name);
+        let add = [
+            "repo",
+            "key",
+            "add",
+            "--new-password-file",
+            &file,
+            "--capability",
+            capability,
+            "--kdf-memory",
+            "1",
+        ];
+        place.run(&add).expect(0);
+    }
+    place.env = vec![("HOLDFAST_PASSWORD_FILE".into(), place.text("put"))];
+    place.run(&["retain", "--keep-last", "1", "--yes"]).expect(5);
+    place.run(&["delete", &ids[0], "--yes"]).expect(5);
+    place.run(&["hold", "list"]).expect(5);
+    place.run(&["hold", "add", &ids[0][..12], "--reason", "node"]).expect(5);
+    place.run(&["hold", "add", &ids[0], "--reason", "node"]).expect(0);
+    place.run(&["hold", "add", &"0".repeat(64), "--reason", "node"]).expect(4);
+    place.env = vec![("HOLDFAST_PASSWORD_FILE".into(), place.text("list"))];
+    assert_eq!(place.run(&["hold", "list", "-o", "json"]).expect(0).json()["holds"][0]["reason"], "node");
+    place.run(&["retain", "--keep-last", "1", "--yes"]).expect(0);
+    place.env.clear();
+    assert_eq!(there(&place), [ids[0].clone(), ids[2].clone()]);
+}

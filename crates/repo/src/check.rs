@@ -52,6 +52,7 @@ use serde::Serialize;
 use crate::commit::Sealed;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
+use crate::hold;
 use crate::id::{CommitId, HEADER, HoldId, KEYS, PackId, SegmentId};
 use crate::immutable::is_passing;
 use crate::index::{Index, PackSet};
@@ -280,15 +281,7 @@ pub(crate) fn packs_of(repo: &Repository, reader: &Reader, points: &[CommitId]) 
 
 fn check_holds(repo: &Repository, report: &mut CheckReport) -> Result<(), Error> {
     report.findings.extend(repo.holds()?.findings);
-    for hold in repo.holds_without_commit()? {
-        report.findings.push(Finding::error(
-            "held-point-missing",
-            hold.commit.key(),
-            format!(
-                "it was deleted while held ({hold}); bring it back from a version or a copy before anything is collected, or release the hold"
-            ),
-        ));
-    }
+    report.findings.extend(hold::held_and_gone(repo)?);
     Ok(())
 }
 

@@ -9,7 +9,8 @@
 //!
 //! - What is there to be done is a value first, [`Plan`]; [`Plan::execute`] consumes it. Everything it goes by lies in
 //!   the store, so a run that is killed anywhere is finished by the next.
-//! - If a commit cannot be followed, nothing is deleted: what it cannot read may need anything. A chunk of content
+//! - If a commit cannot be followed, nothing is deleted: what it cannot read may need anything. Nor is anything while a
+//!   held commit is not there: somebody deleted it, and it may be brought back. A chunk of content
 //!   that is lost holds back only what the index does not know (it could be in there).
 //! - Needs the read key, because only who reads trees knows what is needed.
 //! - Memory is some bits a chunk and some words a pack (R6).
@@ -27,6 +28,7 @@ use serde::Serialize;
 
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
+use crate::hold;
 use crate::id::{CommitId, INDEX, PACKS, PackId, SegmentId, WriterId};
 #[cfg(test)]
 use crate::lease::Sabotage;
@@ -225,6 +227,7 @@ pub fn plan(repo: &Repository, options: GcOptions, progress: &dyn Progress) -> R
     };
     report.findings.extend(blocked.iter().map(block));
     report.findings.extend(view.findings());
+    report.findings.extend(hold::held_and_gone(repo)?);
     if !report.is_blocked() {
         decide(&view, &options, repo.env().now(), &mut report);
     }

@@ -151,8 +151,8 @@ fn unreadable(commit: CommitId, id: HoldId) -> Hold {
 }
 
 impl Repository {
-    /// Holds a commit. Any key will do. If the commit was deleted while this went on, that is the error, and the
-    /// hold holds nothing.
+    /// Holds a commit. Any key will do. If the commit is deleted while this goes on, that is the error, and nothing is
+    /// held.
     pub fn add_hold(
         &self,
         commit: &CommitId,
@@ -170,6 +170,10 @@ impl Repository {
         if until.is_some_and(|until| until <= placed) {
             return Err(Error::invalid("a hold that would have ended already"));
         }
+        let missing = || Error::NoSuchCommit { wanted: commit.to_string(), url: self.url() };
+        if !self.has_commit(commit)? {
+            return Err(missing());
+        }
         let mut hold = unreadable(*commit, HoldId::ZERO);
         hold.damaged = false;
         (hold.reason, hold.who, hold.placed, hold.until) = (reason.into(), who.into(), placed, until);
@@ -178,15 +182,20 @@ impl Repository {
         self.put_content(&hold.id.key(commit), bytes.into())?;
         // In this order: a deletion looks for holds after it took the commit away. So either it finds this one and
         // puts the commit back, or it was over before, and we see that here.
+        if self.has_commit(commit)? {
+            return Ok(hold);
+        }
+        // It holds nothing, and would stand in the way of collecting. Who may not delete leaves it for `check` to name.
+        if let Err(error) = self.release_hold(&hold) {
+            tracing::warn!("a hold of a recovery point that is gone stays: {error}");
+        }
+        Err(missing())
+    }
+
+    fn has_commit(&self, commit: &CommitId) -> Result<bool, Error> {
         match self.store().size(&commit.key()) {
-            Ok(_) => Ok(hold),
-            Err(StoreError::NotFound { .. }) => Err(Error::missing(
-                commit.key(),
-                format!(
-                    "there is no such recovery point (any more), so hold {} holds nothing",
-                    hold.id.short()
-                ),
-            )),
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -254,6 +263,22 @@ impl Repository {
     }
 }
 
+/// [`Repository::holds_without_commit`] as findings, each once for its commit.
+pub(crate) fn held_and_gone(repo: &Repository) -> Result<Vec<Finding>, Error> {
+    let mut holds = repo.holds_without_commit()?;
+    holds.dedup_by_key(|hold| hold.commit);
+    let finding = |hold: &Hold| {
+        Finding::error(
+            "held-point-missing",
+            hold.commit.key(),
+            format!(
+                "it was deleted while held ({hold}); bring it back (`holdfast repo undelete`, or from a copy), or release the hold; until then nothing is collected, because what is left of it could go"
+            ),
+        )
+    };
+    Ok(holds.iter().map(finding).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -318,8 +343,8 @@ mod tests {
                 "{reason}"
             );
         }
+        assert!(matches!(repo.add_hold(&CommitId::ZERO, "why", "", None), Err(Error::NoSuchCommit { .. })));
         assert!(crate::store::list_all(&store, HOLDS).unwrap().is_empty());
-        assert!(matches!(repo.add_hold(&CommitId::ZERO, "why", "", None), Err(Error::Missing { .. })));
     }
 
     #[test]

@@ -63,7 +63,11 @@ pub fn run(ctx: &Context, command: Command) -> Result<Exit> {
 
 fn add(ctx: &Context, args: &Add) -> Result<Exit> {
     let repo = ctx.repository()?;
-    let commit = picking::any(&repo, &args.point)?.id;
+    // By its full name even a key that may list nothing can hold it.
+    let commit = match args.point.parse() {
+        Ok(id) => id,
+        Err(_) => picking::any(&repo, &args.point)?.id,
+    };
     let who = args.by.clone().unwrap_or_else(|| {
         let user =
             ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();

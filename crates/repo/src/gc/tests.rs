@@ -270,3 +270,29 @@ fn what_dead_writers_left_goes_too() {
     assert_eq!((world.count(PACKS), world.count("leases/")), (2, 0));
     world.whole(&[(&first, &a)]);
 }
+
+/// A thief with the right to delete took a point that was held. What it needs must be there when it is brought back.
+#[test]
+fn while_a_held_point_is_gone_nothing_is_collected() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let (first, second) = (world.commit(&a), world.commit(&b));
+    let hold = world.repo.add_hold(&first.id, "legal", "me", None).unwrap();
+    let bytes = world.store.get(&first.id.key()).unwrap();
+    world.delete(&first);
+    let packs = world.count(PACKS);
+    for _ in 0..3 {
+        let stopped = world.gc(options(0));
+        assert!(stopped.findings.iter().any(|finding| finding.code == "held-point-missing"));
+        assert_eq!((stopped.packs_marked, stopped.packs_deleted, world.count(PACKS)), (0, 0, packs));
+        world.env.advance(HOUR);
+    }
+    world.store.put(&first.id.key(), bytes).unwrap();
+    world.gc(options(0));
+    world.whole(&[(&first, &a), (&second, &b)]);
+    // Released, it goes as any other.
+    world.repo.release_hold(&hold).unwrap();
+    world.delete(&first);
+    assert_eq!(world.gc(options(0)).packs_deleted, 2);
+    world.whole(&[(&second, &b)]);
+}
