@@ -62,7 +62,7 @@ pub struct Global {
         global = true,
         env = "HOLDFAST_MEMORY",
         value_name = "MIB",
-        value_parser = clap::value_parser!(u32).range(64..=1_048_576),
+        value_parser = clap::value_parser!(u32).range(128..=1_048_576),
         help_heading = "Global options"
     )]
     pub memory: Option<u32>,
