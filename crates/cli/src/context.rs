@@ -26,7 +26,7 @@ const FIRST_WORD: Duration = Duration::from_secs(8);
 /// Options every command takes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Global {
-    /// The repository: a directory or s3://BUCKET/PREFIX
+    /// The repository: a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     #[arg(long, global = true, env = "HOLDFAST_REPO", value_name = "URL", help_heading = "Global options")]
     pub repo: Option<String>,
     // These four read their variables by hand: an option wins over them all, and an empty variable counts as not set.
@@ -150,7 +150,7 @@ impl Context {
     pub fn store_at(&self, url: &str, prefix: &str) -> Result<Arc<dyn Store>> {
         tokio::task::block_in_place(|| {
             let options = self.store_options(prefix)?;
-            if url.starts_with("s3://") {
+            if ["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme)) {
                 // Once a backup is under way it is worth waiting minutes for a store that went away. One that
                 // does not answer the first question is more likely misspelt: told within seconds.
                 let retry = RetryPolicy { deadline: FIRST_WORD, ..options.retry.clone() };
@@ -246,6 +246,15 @@ impl Context {
                 std::fs::read(&file).map_err(|e| io(format!("cannot read AWS_CA_BUNDLE {file}"), &e))?;
             s3.extra_roots_pem = Some(pem);
         }
+        options.gcs.endpoint = var("STORAGE_EMULATOR_HOST");
+        if let Some(file) = var("GOOGLE_APPLICATION_CREDENTIALS") {
+            let json = std::fs::read_to_string(&file)
+                .map_err(|e| io(format!("cannot read GOOGLE_APPLICATION_CREDENTIALS {file}"), &e))?;
+            options.gcs.service_account_json = Some(json);
+        }
+        options.azure.account = var("AZURE_STORAGE_ACCOUNT").or_else(|| var("AZURE_STORAGE_ACCOUNT_NAME"));
+        options.azure.access_key = var("AZURE_STORAGE_KEY").or_else(|| var("AZURE_STORAGE_ACCOUNT_KEY"));
+        options.azure.endpoint = var("AZURE_STORAGE_ENDPOINT");
         Ok(options)
     }
 }

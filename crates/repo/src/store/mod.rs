@@ -13,10 +13,11 @@
 //! Keys are `/`-joined components of ASCII letters, digits, `.`, `_` and `-`. Nothing else is ever used by the
 //! format, and refusing the rest here keeps escaping rules of five services out of the code.
 //!
-//! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`mem`] and [`versioned`] (tests and the demo).
+//! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`cloud`] (Google Cloud Storage and Azure), [`mem`] and [`versioned`] (tests and the demo).
 //! What a store does beyond these verbs (versions, locks) is in [`vault`]; [`probe`] has it proved.
 //! Wrappers, usable from the tests of other crates: [`retry`], [`record`], [`faulty`].
 
+pub mod cloud;
 pub(crate) mod direct;
 pub mod faulty;
 pub mod local;
@@ -268,6 +269,10 @@ fn place(url: &str, key: &str) -> String {
 pub struct StoreOptions {
     /// For `s3://` URLs.
     pub s3: S3Options,
+    /// For `gs://` URLs.
+    pub gcs: GcsOptions,
+    /// For `az://` URLs.
+    pub azure: AzureOptions,
     /// How long to keep trying when a remote store does not answer.
     pub retry: retry::RetryPolicy,
     /// Clock and dice, for the pauses between tries; [`Env::real`] when absent.
@@ -281,6 +286,43 @@ impl fmt::Debug for StoreOptions {
         f.debug_struct("StoreOptions")
             .field("s3", &self.s3)
             .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to reach Google Cloud Storage.
+#[derive(Clone, Default)]
+pub struct GcsOptions {
+    /// The key of a service account, as JSON; what the machine itself is allowed when absent.
+    pub service_account_json: Option<String>,
+    /// An emulator's URL. It is asked without credentials.
+    pub endpoint: Option<String>,
+}
+
+/// How to reach Azure Blob Storage.
+#[derive(Clone, Default)]
+pub struct AzureOptions {
+    /// The storage account.
+    pub account: Option<String>,
+    /// Its access key, in base64.
+    pub access_key: Option<String>,
+    /// The service's URL with the account (`http://127.0.0.1:10000/devstoreaccount1`); Azure's own when absent.
+    pub endpoint: Option<String>,
+}
+
+// By hand, so that no log line ever holds a secret.
+impl fmt::Debug for GcsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GcsOptions").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AzureOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, endpoint, .. } = self;
+        f.debug_struct("AzureOptions")
+            .field("account", account)
+            .field("endpoint", endpoint)
             .finish_non_exhaustive()
     }
 }
@@ -318,7 +360,8 @@ impl fmt::Debug for S3Options {
     }
 }
 
-/// Opens the store a URL names: a path or `file://PATH`, or `s3://BUCKET[/PREFIX]`.
+/// Opens the store a URL names: a path or `file://PATH`, `s3://BUCKET[/PREFIX]`, `gs://BUCKET[/PREFIX]` or
+/// `az://CONTAINER[/PREFIX]`.
 ///
 /// Touches nothing yet: whether the place exists and lets us in shows at the first call. A remote store comes
 /// wrapped in [`retry::Retry`].
@@ -346,9 +389,14 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreEr
             let env = options.env.clone().unwrap_or_else(Env::real);
             Ok(Arc::new(retry::Retry::new(store, options.retry.clone(), env, options.cancel.clone())))
         }
-        "gs" | "az" => Err(invalid(
-            "this release does not speak to this service yet; use a directory or s3:// (most services offer an S3 endpoint)",
-        )),
+        "gs" | "az" => {
+            let store = match scheme {
+                "gs" => cloud::CloudStore::gcs(rest, &options.gcs)?,
+                _ => cloud::CloudStore::azure(rest, &options.azure)?,
+            };
+            let env = options.env.clone().unwrap_or_else(Env::real);
+            Ok(Arc::new(retry::Retry::new(store, options.retry.clone(), env, options.cancel.clone())))
+        }
         "mem" => {
             Err(invalid("a store in memory would be gone when the command ends; use a directory or s3://"))
         }
@@ -408,8 +456,9 @@ mod tests {
             ("file://srv/backup", Err("absolute path")),
             ("", Err("is empty")),
             ("mem://x", Err("gone when the command ends")),
-            ("gs://bucket", Err("this release does not")),
-            ("az://bucket", Err("this release does not")),
+            ("gs://Bad Bucket/x", Err("write gs://BUCKET/PREFIX")),
+            ("az://container//x", Err("write gs://BUCKET/PREFIX")),
+            ("az://container/x", Err("AZURE_STORAGE_ACCOUNT")),
             ("ftp://host/x", Err("unknown kind of store")),
             ("s3://", Err("names no bucket")),
             ("s3://Bad_Bucket!/x", Err("not a bucket name")),

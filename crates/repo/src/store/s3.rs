@@ -43,14 +43,14 @@ use self::request::{Request, Signer};
 use super::vault::{Lock, Vault, Version, list_versions};
 use super::{Object, Put, S3Options, Store, StoreError, check_key, range_end};
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer, or the next piece of it, may take.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// The slowest line on which an upload is given its time.
-const UPLOAD_BYTES_PER_SECOND: u64 = 64 * 1024;
+pub(super) const UPLOAD_BYTES_PER_SECOND: u64 = 64 * 1024;
 const DEFAULT_REGION: &str = "us-east-1";
 /// Objects fetched before the callback of a listing hears of them: a page of the service.
-const LIST_PAGE: usize = 1000;
+pub(super) const LIST_PAGE: usize = 1000;
 
 /// A bucket, or a prefix in one, as a store.
 pub struct S3Store {
@@ -485,7 +485,7 @@ fn check_place(bucket: &str, prefix: &str) -> Result<(), &'static str> {
 }
 
 /// A request under a time limit.
-async fn limited<T>(
+pub(super) async fn limited<T>(
     limit: Duration,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<T, Failure> {
@@ -496,7 +496,7 @@ async fn limited<T>(
 }
 
 /// The bytes of an answer, which may come slowly but not stop.
-async fn read_body(result: GetResult, silence: Duration) -> Result<Bytes, Failure> {
+pub(super) async fn read_body(result: GetResult, silence: Duration) -> Result<Bytes, Failure> {
     // What the service promises is not trusted with all our memory at once.
     const AHEAD_MAX: u64 = 64 * 1024 * 1024;
     let size = result.range.end - result.range.start;
@@ -524,13 +524,13 @@ async fn read_body(result: GetResult, silence: Duration) -> Result<Bytes, Failur
 
 /// A request that failed, before we know what it means for the verb.
 #[derive(Debug)]
-struct Failure {
-    kind: Kind,
-    text: String,
+pub(super) struct Failure {
+    pub(super) kind: Kind,
+    pub(super) text: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// The service answered with this HTTP status.
     Status(u16),
     /// No connection, or it broke.
@@ -550,12 +550,12 @@ impl Failure {
         Failure { kind: Kind::Connection, text: cause.to_string() }
     }
 
-    fn silent() -> Failure {
+    pub(super) fn silent() -> Failure {
         Failure { kind: Kind::Silent, text: "no answer in time".to_owned() }
     }
 
     /// From the client's error. The status is not in it, so the last one of this task is taken.
-    fn of(error: &object_store::Error) -> Failure {
+    pub(super) fn of(error: &object_store::Error) -> Failure {
         let mut cause: &(dyn std::error::Error + 'static) = error;
         let mut connection = false;
         while let Some(source) = cause.source() {
@@ -589,12 +589,12 @@ fn say(status: u16, text: &str) -> String {
 tokio::task_local! {
     /// The HTTP status of the last answer in this task. The client keeps it to itself and says "generic
     /// error" of most, so it is noted where answers pass through.
-    static STATUS: Cell<Option<u16>>;
+    pub(super) static STATUS: Cell<Option<u16>>;
 }
 
 /// Makes HTTP clients that note the status of answers.
 #[derive(Debug)]
-struct WatchedConnector;
+pub(super) struct WatchedConnector;
 
 /// Hands out the one client there is.
 #[derive(Debug)]
