@@ -20,10 +20,11 @@ struct Kills {
     restore: u64,
     repair: u64,
     copy: u64,
+    gc: u64,
 }
 
-const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 60, repair: 90, copy: 90 };
-const ON_S3: Kills = Kills { backup: 50, restore: 20, repair: 40, copy: 30 };
+const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 60, repair: 90, copy: 90, gc: 80 };
+const ON_S3: Kills = Kills { backup: 50, restore: 20, repair: 40, copy: 30, gc: 30 };
 
 /// A place whose repository is on the S3 server that the environment names.
 fn s3_place(name: &str) -> Place {
@@ -282,6 +283,53 @@ fn repair_is_killed(place: &Place, kills: u64) {
     restores(place, &points(place).pop().unwrap(), &tree(&data));
 }
 
+fn collection_is_killed(place: &Place, kills: u64) {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    place.run(&["repo", "init", "--kdf-memory", "1"]).expect(0);
+    let data = place.path("data");
+    plant(&data, &mut dice, 40, 40_000);
+    let source = data.display().to_string();
+    let gc = ["repo", "gc", "--grace", "1s", "-q"];
+    let mut known: Vec<(String, Tree)> = Vec::new();
+    let mut whole = Duration::ZERO;
+    let (mut cut_short, mut by_kill, mut round) = (0, 0, 0);
+    while by_kill < kills {
+        round += 1;
+        change(&data, &mut dice, round);
+        place.run(&["volume", "backup", &source, "-q"]).expect(0);
+        known.push((points(place).pop().unwrap(), tree(&data)));
+        if known.len() > 3 {
+            // So that there is something to collect, and something to copy out of packs that go.
+            let (id, _) = known.remove(dice.below(3) as usize);
+            place.run(&["delete", &id, "--yes", "-q"]).expect(0);
+        }
+        if round <= 5 {
+            let begun = Instant::now();
+            place.run(&gc).expect(0);
+            whole = whole.max(begun.elapsed());
+            continue;
+        }
+        for _ in 0..=dice.below(3) {
+            let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
+            by_kill += 1;
+            cut_short += u64::from(!killed(place, &gc, delay));
+        }
+        let (id, expected) = &known[dice.below(known.len() as u64) as usize];
+        restores(place, id, expected);
+        let run = place.run(&gc);
+        assert_eq!(run.code, 0, "seed {seed}, round {round}: {}{}", run.out, run.err);
+        if round % 8 == 0 {
+            clean(place);
+            known.iter().for_each(|(id, expected)| restores(place, id, expected));
+        }
+    }
+    println!("seed {seed}: {by_kill} kills within {whole:?}: {cut_short} cut it short");
+    assert!(cut_short >= kills / 5, "the instants lie inside the run, not after it");
+    known.iter().for_each(|(id, expected)| restores(place, id, expected));
+    clean(place);
+}
+
 fn copy_is_killed(place: &Place, kills: u64) {
     let seed = seed();
     let mut dice = Dice(seed);
@@ -383,4 +431,14 @@ fn s3_a_repair_killed_at_any_instant_is_completed_by_the_next() {
 #[test]
 fn s3_a_copy_killed_at_any_instant_is_completed_by_the_next() {
     copy_is_killed(&s3_place("copy"), ON_S3.copy);
+}
+
+#[test]
+fn a_collection_killed_at_any_instant_is_completed_by_the_next() {
+    collection_is_killed(&Place::in_memory(), ON_A_DIRECTORY.gc);
+}
+
+#[test]
+fn s3_a_collection_killed_at_any_instant_is_completed_by_the_next() {
+    collection_is_killed(&s3_place("gc"), ON_S3.gc);
 }

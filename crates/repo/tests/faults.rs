@@ -1,6 +1,6 @@
 //! Histories on a store that fails: whatever it does, a point that was acknowledged restores (R2, R3).
 //!
-//! Each history is a row of backups, checks, repairs, copies and retentions from one seed, on a store that loses requests and
+//! Each history is a row of backups, checks, repairs, copies, retentions and collections from one seed, on a store that loses requests and
 //! answers, tears puts, shows them late, lists the past or is full, with a clock that jumps. Commands may fail
 //! and say why; a command that said it succeeded did. Afterwards, on the same objects without faults: every
 //! acknowledged point that was not to be deleted is there byte for byte, a check blames nothing but what a torn put
@@ -12,6 +12,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{
     NOW, bytes, commit_with, init_with, noise, owned, passphrase, read_back, reader, small_chunks,
@@ -20,6 +21,7 @@ use common::{
 use repo::check::{Budget, CheckOptions, check};
 use repo::copy::{CopyOptions, copy};
 use repo::delete::Plan;
+use repo::gc::GcOptions;
 use repo::repair::RepairOptions;
 use repo::retain::Policy;
 use repo::store::Store;
@@ -86,6 +88,8 @@ type Content = Vec<(String, Vec<u8>)>;
 
 struct History {
     seed: u64,
+    /// Whether listings show every put that was answered.
+    lists_all: bool,
     /// Where points are copied to: another repository on a store that fails in the same way.
     far: Arc<Faulty<MemStore>>,
     /// Points that a copy acknowledged there.
@@ -153,6 +157,14 @@ impl History {
                 if let Some(info) = self.ended("backup", made) {
                     self.points.insert(info.id, owned(&streams));
                 }
+            }
+            // What a collection asks of a store is that a listing shows every put that was answered; where it does not,
+            // no collection is run (docs/decisions/0005-collection.md).
+            4 if self.lists_all && dice(seed, turn + 30, 2) == 0 => {
+                let grace = Duration::from_secs(dice(seed, turn + 31, 2) * 7_200);
+                let options = GcOptions { grace, ..GcOptions::default() };
+                let done = repo::gc::plan(&repo, options, &()).and_then(|plan| plan.execute(&()));
+                self.ended("collection", done);
             }
             4 => {
                 let read_data = dice(seed, turn + 20, 2) == 0;
@@ -254,10 +266,11 @@ fn live(kind: u64, seed: u64) -> (u64, u64, usize) {
     let (what, faults) = faults(kind, seed);
     let story = format!("seed {seed}, {what}");
     let torn = faults.torn_per_mille > 0;
+    let lists_all = faults.stale_lists == 0 && faults.delay_puts == 0;
     let store = Arc::new(Faulty::new(near, faults.clone()));
     let far = Arc::new(Faulty::new(far, faults));
     let (points, copied) = (BTreeMap::new(), BTreeMap::new());
-    let mut history = History { seed, far, copied, story, store, points, failed: 0, done: 0 };
+    let mut history = History { seed, lists_all, far, copied, story, store, points, failed: 0, done: 0 };
     for turn in 0..10 {
         history.step(turn);
     }
