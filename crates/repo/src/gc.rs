@@ -16,6 +16,8 @@
 //! - Memory is some bits a chunk and some words a pack (R6).
 
 mod copy;
+#[cfg(test)]
+mod histories;
 mod tally;
 #[cfg(test)]
 mod tests;
