@@ -283,7 +283,7 @@ pub fn all() -> Result<Vec<Decoder>, Error> {
     let trailer = [&(pack.len() as u64).to_le_bytes()[..], &pack[pack.len() - Trailer::LEN..]].concat();
     let row =
         |name, strict, samples, recode: Recode| Decoder { name, strict, slack: 64 * 1024, samples, recode };
-    Ok(vec![
+    let mut all = vec![
         row(
             "header",
             false,
@@ -413,7 +413,11 @@ pub fn all() -> Result<Vec<Decoder>, Error> {
             crate::check::note_samples(),
             Box::new(|bytes| crate::check::recode_note(bytes).map(Some).map_err(what)),
         ),
-    ])
+    ];
+    for (name, samples, recode) in crate::lease::rows() {
+        all.push(row(name, true, samples, Box::new(move |bytes| recode(bytes).map(Some).map_err(what))));
+    }
+    Ok(all)
 }
 
 /// Objects that nobody without a key can make or change.

@@ -141,6 +141,26 @@ impl PackList {
     }
 }
 
+/// What the fuzzer asks: the bodies of leases, marks and verdicts, read and written again, and good ones to begin with.
+pub(crate) fn rows() -> [NoteRow; 3] {
+    let packs = vec![PackId([3; 32]), PackId([4; 32])];
+    let list = PackList { time: 1_700_000_000_000_000_000, packs, number: 300 };
+    let lists = |kind| vec![list.encode(kind), PackList { number: 1, ..PackList::default() }.encode(kind)];
+    let lease = Lease { began: -1, duration: 3_600_000_000_000, number: 7 };
+    [
+        ("lease", vec![lease.encode()], |body| Lease::decode(body).map(Lease::encode)),
+        ("mark", lists(Kind::Mark), |body| {
+            PackList::decode(body, Kind::Mark).map(|list| list.encode(Kind::Mark))
+        }),
+        ("verdict", lists(Kind::Verdict), |body| {
+            PackList::decode(body, Kind::Verdict).map(|list| list.encode(Kind::Verdict))
+        }),
+    ]
+}
+
+/// Name, good bodies, and the way there and back.
+pub(crate) type NoteRow = (&'static str, Vec<Vec<u8>>, fn(&[u8]) -> Result<Vec<u8>, Broken>);
+
 /// A verdict of no packs has this size: told from the listing alone.
 const CLOSING_BYTES_MAX: u64 = 40 + 16 + 1 + 10 + 2 + 10;
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{NOW, bytes, entry, noise, small_chunks, write_stream};
 use repo::check::{Budget, CheckOptions};
+use repo::gc::GcOptions;
 use repo::immutable::RenewOptions;
 use repo::store::Store;
 use repo::store::mem::MemStore;
@@ -27,7 +28,8 @@ use repo::{
 };
 
 /// The folders of a repository, and its header.
-const KINDS: [&str; 8] = ["checks", "commits", "holdfast.json", "holds", "index", "keys", "locks", "packs"];
+const KINDS: [&str; 10] =
+    ["checks", "commits", "gc", "holdfast.json", "holds", "index", "keys", "leases", "locks", "packs"];
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -216,7 +218,17 @@ fn write_the_golden_repository_of_all_kinds() {
     let (_, recovery) = repo.add_recovery_key("recovery").unwrap();
     let points = write_points(&repo, &env);
     repo.add_hold(&points[0], "an audit", "ops", None).unwrap();
-    repo.add_hold(&points[1], "until the new year", "ops", Some(NOW + 40 * DAY)).unwrap();
+    repo.add_hold(&points[1], "until the new year", "ops", Some(NOW + 240 * DAY)).unwrap();
+    // A point that retention has let go, and what a collector makes of it; a writer that was killed.
+    let writer = repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
+    let manifest = vec![entry("gone", write_stream(&writer, &noise(3, 20_000)).unwrap())];
+    let gone =
+        writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() }).unwrap();
+    env.advance(200 * DAY);
+    bucket.delete(&gone.id.key()).unwrap();
+    let options = GcOptions { threads: 1, ..GcOptions::default() };
+    repo::gc::plan(&repo, options, &()).unwrap().execute(&()).unwrap();
+    drop(repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap());
     let budget = Some(Budget::Share(0.3));
     repo::check::check(&repo, &CheckOptions { budget, threads: 1, ..CheckOptions::default() }, &()).unwrap();
     env.advance(20 * DAY);
@@ -283,7 +295,7 @@ fn r7_every_kind_of_object_and_key_of_version_1_stays_readable() {
     let (words, file) =
         (Passphrase::new("golden read"), KeyFile::parse(text("key-file").as_bytes()).unwrap());
     let recovery = RecoveryKey::parse(&text("recovery-key")).unwrap();
-    let env = Env::fixed(NOW + 20 * DAY, 1);
+    let env = Env::fixed(NOW + 220 * DAY, 1);
     let ways = [
         (Unlock::from(&words), Capability::Read),
         (Unlock::from(&file), Capability::List),
@@ -305,7 +317,7 @@ fn r7_every_kind_of_object_and_key_of_version_1_stays_readable() {
     let holds = repo.holds().unwrap();
     let mut until: Vec<_> = holds.done.iter().map(|hold| (hold.reason.as_str(), hold.until)).collect();
     until.sort();
-    assert_eq!(until, [("an audit", None), ("until the new year", Some(NOW + 40 * DAY))]);
+    assert_eq!(until, [("an audit", None), ("until the new year", Some(NOW + 240 * DAY))]);
     let options = CheckOptions { read_data: true, ..CheckOptions::default() };
     let report = repo::check::check(&repo, &options, &()).unwrap();
     assert!(!report.is_damaged(), "{:?}", report.findings);
