@@ -183,7 +183,7 @@ fn requests_that_do_not_fit_are_told_and_change_nothing() {
             Case {
                 name: "unknown kind",
                 args: &["backup", "-n", "shop", "--include-kind", "Gadget"],
-                code: 2,
+                code: 4,
                 says: &["Gadget"],
             },
             Case { name: "nothing asked for", args: &["backup"], code: 2, says: &["required"] },
