@@ -1,7 +1,7 @@
 //! Garbage collection: gives back the space of what no recovery point needs.
 //!
 //! Runs beside any number of writers, readers and other collections. Why that is safe is told in
-//! docs/decisions/0009-collection.md, and byte by byte in docs/formats/repository.md; the writers' part is in
+//! docs/decisions/0008-collection.md, and byte by byte in docs/formats/repository.md; the writers' part is in
 //! `lease.rs`. In short, for a pack nobody needs: a *mark* says so, and writers that begin from now on do not rely on
 //! it; when those that began before are through, a *verdict* sentences it; then commits are listed once more, and
 //! what a new one needs stays; then index segments without the pack are written, the old ones deleted, and at last

@@ -1,7 +1,7 @@
 //! What a writer and a collector leave for each other in the store: leases, marks, verdicts and voids, and the
 //! writer's part of the protocol (R3).
 //!
-//! docs/decisions/0009-collection.md tells why it is safe. In short: a verdict names packs that are to go. The
+//! docs/decisions/0008-collection.md tells why it is safe. In short: a verdict names packs that are to go. The
 //! collector puts it and then lists commits; a writer puts its commit and then lists verdicts. One of the two
 //! sees the other, whatever their clocks say. Leases and marks only make it rare that a writer is refused.
 //!
