@@ -127,10 +127,10 @@ fn a_repository_that_cannot_be_used_is_told_and_left_alone() {
             says: &["ftp"],
         },
         Case {
-            name: "a store of a later release",
-            args: &["points", "--repo", "gs://bucket/x"],
+            name: "a store of a kind there is not",
+            args: &["points", "--repo", "ftp://host/x"],
             code: 2,
-            says: &["release"],
+            says: &["unknown kind of store"],
         },
         Case {
             name: "s3 without credentials",
