@@ -182,8 +182,11 @@ fn r3_a_writer_whose_lease_ran_out_is_refused_and_its_commit_does_not_count() {
             // What it stored itself and did not commit yet.
             true => {
                 let entry = world.add(&writer, &noise(3, 2_000_000));
-                while writer.counts().packs == 0 {
-                    std::thread::yield_now();
+                // All that is on its way has arrived: an upload after the clock has moved would renew the lease.
+                let mut before = writer.counts();
+                while before.packs == 0 || before != writer.counts() {
+                    before = writer.counts();
+                    std::thread::sleep(Duration::from_millis(200));
                 }
                 entry
             }
