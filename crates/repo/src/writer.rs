@@ -34,8 +34,9 @@ use crate::id::{ChunkId, CommitId};
 use crate::immutable;
 use crate::lease::{LEASE, Name, ReliedOn};
 use crate::monitor::{Counts, Finding};
-use crate::object::{CHUNK_BYTES_MAX, CommitDraft, CommitInfo, ManifestEntry, Root, Summary};
+use crate::object::{CHUNK_BYTES_MAX, CommitDraft, CommitInfo, LEVEL_MAX, ManifestEntry, Root, Summary};
 use crate::pack::Lane;
+use crate::reader::{Reader, check_node, node_refs};
 use crate::repo::Repository;
 use crate::stream::{Nodes, StreamWriter};
 use crate::tree::{MANIFEST_BYTES_MAX, TreeWriter};
@@ -202,6 +203,22 @@ impl Writer {
     /// commit.
     pub fn has(&self, id: &ChunkId) -> bool {
         self.engine.has(id)
+    }
+
+    /// Whether the repository has all of a stream: its chunks and the nodes above them. Like [`Writer::has`] for
+    /// each of them; a node that cannot be read counts as one it does not have.
+    pub fn has_stream(&self, reader: &Reader, root: &Root) -> bool {
+        if root.length == 0 {
+            return true;
+        }
+        if root.level > LEVEL_MAX || !self.has(&root.id) {
+            return false;
+        }
+        let Some(below) = root.level.checked_sub(1) else { return true };
+        reader.chunk(&root.id).is_ok_and(|node| {
+            check_node(&node, root.length).is_ok()
+                && node_refs(below, &node).all(|part| self.has_stream(reader, &part))
+        })
     }
 
     /// Begins a stream of bytes.

@@ -198,6 +198,40 @@ fn r2_what_a_dead_write_had_indexed_is_not_stored_again() {
 
 // --- R3: no lock file; reused chunks are looked for again ---
 
+/// A stream taken over whole needs the nodes between its root and its chunks, too, wherever they lie.
+#[test]
+fn r3_the_nodes_of_a_stream_that_is_taken_over_are_relied_on_like_its_chunks() {
+    let (store, repo) = fresh();
+    let chunk = |number: u32| Bytes::from(number.to_le_bytes().to_vec());
+    let stream = |numbers: std::ops::Range<u32>| {
+        let before = store.snapshot();
+        let writer = repo.writer(WriterOptions::default()).unwrap();
+        let chunks: Vec<_> =
+            numbers.map(|n| (writer.chunk(Lane::Data, chunk(n)).unwrap().wait().unwrap(), 4)).collect();
+        let root = writer.root_of(chunks).unwrap();
+        let manifest = vec![entry("s", root)];
+        writer.commit(CommitDraft { manifest, ..CommitDraft::default() }).unwrap();
+        let packs = store.snapshot().into_keys().filter(|key| key.starts_with("packs/"));
+        (root, packs.filter(|key| !before.contains_key(key)).collect::<Vec<_>>())
+    };
+    // The second stream goes on where the first ends: its root is new, and most nodes below it are the first one's.
+    let (_, first) = stream(0..6_000);
+    let (root, second) = stream(0..6_010);
+    assert!(root.level >= 2 && first.len() == 2 && second.len() == 2, "{root:?} {first:?} {second:?}");
+    // One of the two packs holds the chunks, the other the nodes.
+    for pack in first {
+        let bytes = store.get(&pack).unwrap();
+        let writer = repo.writer(WriterOptions::default()).unwrap();
+        assert!(writer.has_stream(&reader(&repo), &root));
+        store.delete(&pack).unwrap();
+        let manifest = vec![entry("s", root)];
+        let refused = writer.commit(CommitDraft { manifest, ..CommitDraft::default() }).unwrap_err();
+        assert!(matches!(&refused, Error::Missing { object, .. } if *object == pack), "{refused}");
+        store.put(&pack, bytes).unwrap();
+    }
+    assert!(repo.writer(WriterOptions::default()).unwrap().has_stream(&reader(&repo), &root));
+}
+
 #[test]
 fn r3_a_pack_deleted_under_a_writer_is_noticed_before_the_commit() {
     let (store, repo) = fresh();

@@ -32,10 +32,7 @@ pub(super) fn unchanged(previous: &TreeEntry, meta: &Meta, started: i64) -> bool
 pub(super) fn still_stored(content: &Content, parent: &Parent<'_>, writer: &repo::Writer) -> bool {
     match content {
         Content::Extents(extents) => extents.iter().all(|extent| writer.has(&extent.chunk)),
-        Content::Stream(root) => {
-            writer.has(&root.id)
-                && parent.reader.extents(root).all(|leaf| leaf.is_ok_and(|leaf| writer.has(&leaf.id)))
-        }
+        Content::Stream(root) => writer.has_stream(parent.reader, root),
     }
 }
 
