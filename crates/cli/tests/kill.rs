@@ -71,11 +71,13 @@ fn clean(place: &Place) {
     place.run(&["repo", "check", "--read-data"]).expect(0);
 }
 
-/// Runs a command, kills it after `delay`, and says whether it had ended before.
-fn killed(place: &Place, args: &[&str], delay: Duration) -> bool {
+/// Runs a command, kills it at a random instant of `whole`, which is about how long it takes, and says whether it
+/// had ended before. Corrects `whole` by that: machines differ, and so do their moments. A third ends in time.
+fn killed(place: &Place, args: &[&str], whole: &mut Duration, dice: &mut Dice) -> bool {
     let mut child = place.spawn(args);
-    std::thread::sleep(delay);
+    std::thread::sleep(whole.mul_f64(dice.below(1_100) as f64 / 1_000.0));
     let ended = child.try_wait().unwrap().is_some();
+    *whole = whole.mul_f64(if ended { 0.9 } else { 1.05 });
     let _ = child.kill();
     let status = child.wait().unwrap();
     assert!(!ended || status.success(), "it failed by itself before it was killed: {status}");
@@ -110,13 +112,12 @@ fn backup_is_killed(place: &Place, kills: u64) {
     let backup = ["volume", "backup", source.as_str(), "-q"];
     let begun = Instant::now();
     place.run(&backup).expect(0);
-    let whole = begun.elapsed();
+    let mut whole = begun.elapsed();
     let mut known = vec![(points(place).remove(0), tree(&data))];
     let (mut early, mut late) = (0, 0);
     for round in 0..kills {
         change(&data, &mut dice, round);
-        let delay = whole.mul_f64(dice.below(1_200) as f64 / 1_000.0);
-        let ended = killed(place, &backup, delay);
+        let ended = killed(place, &backup, &mut whole, &mut dice);
         let now = points(place);
         let before: Vec<String> = known.iter().map(|(id, _)| id.clone()).collect();
         assert_eq!(
@@ -165,12 +166,11 @@ fn restore_is_killed(place: &Place, kills: u64) {
     let restore = ["volume", "restore", id.as_str(), target.as_str(), "-q"];
     let begun = Instant::now();
     place.run(&restore).expect(0);
-    let whole = begun.elapsed();
+    let mut whole = begun.elapsed();
     std::fs::remove_dir_all(&target).unwrap();
     let mut partly = 0;
     for round in 0..kills {
-        let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
-        if !killed(place, &restore, delay) && Path::new(&target).exists() {
+        if !killed(place, &restore, &mut whole, &mut dice) && Path::new(&target).exists() {
             partly += u64::from(tree(Path::new(&target)) != expected);
         }
         // Whatever it left, the same restore completes over it.
@@ -260,9 +260,8 @@ fn repair_is_killed(place: &Place, kills: u64) {
         }
         // Sometimes the next attempt is killed, too.
         for _ in 0..=dice.below(3) {
-            let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
             by_kill += 1;
-            cut_short += u64::from(!killed(place, &repair, delay));
+            cut_short += u64::from(!killed(place, &repair, &mut whole, &mut dice));
         }
         let run = place.run(&repair);
         assert_eq!(run.code, 0, "seed {seed}, round {round}, {done}: {}{}", run.out, run.err);
@@ -311,9 +310,8 @@ fn collection_is_killed(place: &Place, kills: u64) {
             continue;
         }
         for _ in 0..=dice.below(3) {
-            let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
             by_kill += 1;
-            cut_short += u64::from(!killed(place, &gc, delay));
+            cut_short += u64::from(!killed(place, &gc, &mut whole, &mut dice));
         }
         let (id, expected) = &known[dice.below(known.len() as u64) as usize];
         restores(place, id, expected);
@@ -366,9 +364,8 @@ fn copy_is_killed(place: &Place, kills: u64) {
             continue;
         }
         for _ in 0..=dice.below(3) {
-            let delay = whole.mul_f64(dice.below(1_100) as f64 / 1_000.0);
             by_kill += 1;
-            cut_short += u64::from(!killed(place, &copy, delay));
+            cut_short += u64::from(!killed(place, &copy, &mut whole, &mut dice));
             // What is listed there is whole, whatever the kill left.
             let there = points(&far);
             if let Some(last) = there.len().checked_sub(1) {
