@@ -23,8 +23,8 @@ struct Kills {
     gc: u64,
 }
 
-const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 60, repair: 90, copy: 90, gc: 80 };
-const ON_S3: Kills = Kills { backup: 50, restore: 20, repair: 40, copy: 30, gc: 30 };
+const ON_A_DIRECTORY: Kills = Kills { backup: 100, restore: 100, repair: 90, copy: 90, gc: 80 };
+const ON_S3: Kills = Kills { backup: 100, restore: 100, repair: 40, copy: 30, gc: 30 };
 
 /// A place whose repository is on the S3 server that the environment names.
 fn s3_place(name: &str) -> Place {
