@@ -5,9 +5,21 @@ use jiff::tz::TimeZone;
 use repo::Timestamp;
 use std::time::Duration;
 
-/// `90s`, `30m`, `36h`, `14d`, `2w`, and several of them one after the other: `1d12h`.
+fn wrong(text: &str) -> String {
+    format!("{text:?} is no duration; write a number and s, m, h, d or w, such as 14d")
+}
+
+/// `90s`, `30m`, `36h`, `14d`, `2w`, and several of them one after the other: `1d12h`. Not nothing.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; write a number and s, m, h, d or w, such as 14d");
+    duration_or_none(text).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| wrong(text))
+}
+
+/// [`duration`], or `0s`.
+pub fn duration_or_none(text: &str) -> Result<Duration, String> {
+    let wrong = || wrong(text);
+    if text.is_empty() {
+        return Err(wrong());
+    }
     let mut seconds: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() {
@@ -26,10 +38,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         rest = letters.as_str();
         seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(&wrong)?;
     }
-    match seconds {
-        0 => Err(wrong()),
-        seconds => Ok(Duration::from_secs(seconds)),
-    }
+    Ok(Duration::from_secs(seconds))
 }
 
 /// When something ends: an instant as RFC 3339, a date (the end of that day in UTC), or a duration from now.

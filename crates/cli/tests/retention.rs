@@ -28,6 +28,47 @@ fn there(place: &Place) -> Vec<String> {
 }
 
 #[test]
+fn the_space_of_what_was_deleted_comes_back() {
+    let place = Place::with_repository();
+    plant(&place.path("data"), &mut Dice(8), 20, 60_000);
+    let source = place.text("data");
+    place.run(&["volume", "backup", &source]).expect(0);
+    std::fs::remove_dir_all(place.path("data")).unwrap();
+    plant(&place.path("data"), &mut Dice(9), 20, 60_000);
+    place.run(&["volume", "backup", &source]).expect(0);
+    let packs = || place.run(&["repo", "stats", "-o", "json"]).expect(0).out;
+    let both = packs();
+    place.run(&["retain", "--keep-last", "1", "--yes"]).expect(0);
+
+    let plan = place.run(&["repo", "gc", "--plan"]).expect(0);
+    assert!(plan.out.contains("not needed: marked"), "{}", plan.out);
+    // With the usual grace period nothing goes yet.
+    let marked = place.run(&["repo", "gc"]).expect(0);
+    assert!(
+        marked.out.contains("deleted 0 packs") && marked.out.contains("wait for the grace"),
+        "{}",
+        marked.out
+    );
+    let done = place.run(&["repo", "gc", "--grace", "0s"]).expect(0);
+    assert!(!done.out.contains("deleted 0 packs"), "{}", done.out);
+    assert_ne!(packs(), both);
+    place.run(&["repo", "check", "--read-data"]).expect(0);
+    let target = place.text("out");
+    place.run(&["volume", "restore", "latest", &target]).expect(0);
+    support::same_trees("the last", &support::tree(&place.path("data")), &support::tree(&place.path("out")));
+    // And in one run, where nothing else is at work.
+    std::fs::remove_dir_all(place.path("data")).unwrap();
+    plant(&place.path("data"), &mut Dice(10), 20, 60_000);
+    place.run(&["volume", "backup", &source]).expect(0);
+    place.run(&["retain", "--keep-last", "1", "--yes"]).expect(0);
+    let once = place.run(&["repo", "gc", "--grace", "0s", "-o", "json"]).expect(0).json();
+    assert!(once["collected"]["packs_deleted"].as_u64().unwrap() > 0, "{once}");
+    for wrong in ["", "0", "soon", "-1s"] {
+        place.run(&["repo", "gc", &format!("--grace={wrong}")]).expect(2);
+    }
+}
+
+#[test]
 fn a_policy_is_planned_agreed_to_and_carried_out() {
     let (place, ids) = backed_up(4);
     let with = |more: &[&str]| place.run(&[&["retain", "--keep-last", "2"][..], more].concat());

@@ -16,8 +16,8 @@ pub struct Args {
     /// Only show what would be done
     #[arg(long)]
     pub plan: bool,
-    /// How long unneeded packs rest before they are deleted (90m, 36h, 2d); writers at work are waited for anyway
-    #[arg(long, value_name = "DURATION", value_parser = when::duration)]
+    /// How long unneeded packs rest before they are deleted (0s, 90m, 36h); writers at work are waited for anyway
+    #[arg(long, value_name = "DURATION", value_parser = when::duration_or_none)]
     pub grace: Option<Duration>,
     /// Write packs anew of which less than so many percent are needed; 0: none
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
