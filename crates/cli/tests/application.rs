@@ -21,7 +21,7 @@ struct Case<'a> {
 /// Runs each case and looks that neither the cluster nor the place changed.
 #[track_caller]
 fn check(cluster: &Cluster, cases: &[Case]) {
-    let (objects, files) = (cluster.server.dump(), tree(cluster.place.dir.path()));
+    let (objects, files) = (cluster.server.dump(), cluster.place.all());
     for case in cases {
         let run = cluster.place.run(case.args);
         assert_eq!(run.code, case.code, "{}: exit code\n{}{}", case.name, run.out, run.err);
@@ -29,7 +29,7 @@ fn check(cluster: &Cluster, cases: &[Case]) {
             assert!(run.err.contains(part), "{}: the message lacks {part:?}:\n{}", case.name, run.err);
         }
         assert!(objects == cluster.server.dump(), "{}: the cluster is as it was", case.name);
-        same_trees(case.name, &files, &tree(cluster.place.dir.path()));
+        same_trees(case.name, &files, &cluster.place.all());
     }
 }
 

@@ -17,23 +17,16 @@ struct Case<'a> {
     says: &'a [&'a str],
 }
 
-/// All below the place but the cache, which may come and go.
-fn left_alone(place: &Place) -> support::Tree {
-    let mut all = tree(place.dir.path());
-    all.retain(|name, _| name != ".cache" && !name.starts_with(".cache/"));
-    all
-}
-
 /// Runs each case and looks that nothing below the place changed.
 fn check(place: &Place, cases: &[Case]) {
-    let before = left_alone(place);
+    let before = place.all();
     for case in cases {
         let run = place.run(case.args);
         assert_eq!(run.code, case.code, "{}: exit code\n{}{}", case.name, run.out, run.err);
         for part in case.says {
             assert!(run.err.contains(part), "{}: the message lacks {part:?}:\n{}", case.name, run.err);
         }
-        same_trees(case.name, &before, &left_alone(place));
+        same_trees(case.name, &before, &place.all());
     }
 }
 

@@ -77,6 +77,13 @@ impl Place {
         self.path(name).display().to_string()
     }
 
+    /// All that lies here but the cache, which may come and go.
+    pub fn all(&self) -> Tree {
+        let mut all = tree(self.dir.path());
+        all.retain(|name, _| name != ".cache" && !name.starts_with(".cache/"));
+        all
+    }
+
     /// A command of ours, not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
