@@ -263,8 +263,9 @@ fn no_test_file_is_forgotten() {
 /// Tests that are never run, how many in which file: those that wrote the golden repositories show how they came about,
 /// and a golden repository is never written again (R7).
 const IGNORED: &[(&str, usize)] = &[
+    // They wrote the golden repositories, and refuse to while those are there: to run them is to break a promise (R7).
     ("crates/repo/tests/golden.rs", 2),
-    // Started by the test beside it, in a process whose memory is measured.
+    // Each is started by the test beside it, in a process whose memory is measured, and fails without that.
     ("crates/repo/tests/memory.rs", 1),
     ("crates/source/tests/memory.rs", 1),
 ];
