@@ -51,6 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+pub use patch::strategic_merge;
 pub use serve::{Serving, kubeconfig};
 pub use simulate::Simulate;
 pub use status::Fault;

@@ -114,6 +114,23 @@ pub fn strategic(shape: Shape<'_>, target: &mut Value, patch: &Value) -> Result<
     Ok(())
 }
 
+/// A strategic merge patch on an object outside of any server. Lists of built-in kinds merge by their keys; of other
+/// kinds nothing is known, so there it is a merge patch with directives.
+///
+/// # Errors
+/// If the patch does not fit; the text says why.
+pub fn strategic_merge(
+    api_version: &str,
+    kind: &str,
+    target: &mut Value,
+    patch: &Value,
+) -> Result<(), String> {
+    let (group, version) = crate::kinds::split_api_version(api_version);
+    let built_in = !group.contains('.') || group.ends_with(".k8s.io");
+    let shape = crate::types::of_kind(group, version, kind).filter(|_| built_in);
+    strategic(shape.map_or(Shape::Unknown, Shape::Object), target, patch).map_err(|fault| fault.message)
+}
+
 fn strategic_list(
     shape: Shape<'_>,
     slot: &mut Value,

@@ -264,7 +264,7 @@ impl<'a> Sides<'a> {
             Some(stored) => self
                 .options
                 .transform
-                .apply(&stored.original)
+                .apply(&stored.original, &stored.resource.plural)
                 .map_or_else(|_| stored.original.clone(), |done| done.value),
             None => candidate.desired.0.clone(),
         };

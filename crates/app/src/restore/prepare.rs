@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use repo::Finding;
 use serde_json::{Value, json};
 
-use super::{Left, Only, OwnerLink, volumes};
+use super::{Left, Only, OwnerLink, addresses, volumes};
 use crate::api::ResourceType;
 use crate::error::Error;
 use crate::kinds::{self, Keep, Order};
@@ -31,6 +31,8 @@ pub(crate) struct Candidate {
     pub(crate) resource: ResourceType,
     /// As it shall be, without owner references.
     pub(crate) desired: Object,
+    /// With the addresses its old cluster chose for it, if that is more.
+    pub(crate) addressed: Option<Object>,
     /// Its owners that are restored too.
     pub(crate) owners: Vec<OwnerLink>,
     /// The class of its kind.
@@ -75,7 +77,7 @@ pub(crate) fn prepare(
             prepared.left.push(Left { key: stored.key.clone(), reason });
             continue;
         }
-        let done = transform.apply(&stored.clean)?;
+        let done = transform.apply(&stored.clean, &stored.resource.plural)?;
         patched.extend(done.patched);
         let mut desired = Object(done.value);
         if let Value::Object(metadata) = &mut desired.0["metadata"] {
@@ -95,6 +97,10 @@ pub(crate) fn prepare(
             role: stored.role,
             resource: stored.resource.clone(),
             order: kinds::of(&desired).order,
+            addressed: match key.is("", "Service") {
+                true => addresses::addressed(&desired, &stored.original),
+                false => None,
+            },
             owners: Vec::new(),
             needs: BTreeSet::new(),
             claims: Vec::new(),
@@ -102,9 +108,8 @@ pub(crate) fn prepare(
             desired,
         });
     }
-    for (index, rule) in transform.mapping().patches.iter().enumerate() {
+    for (index, what) in transform.rules().enumerate() {
         if !patched.contains(&index) {
-            let what = format!("patch {} ({})", index + 1, rule.target);
             prepared.findings.push(Finding::warning(
                 "patch-unused",
                 what,
@@ -224,6 +229,7 @@ fn add_namespaces(prepared: &mut Prepared, transform: &Transform) {
             role: Role::Cluster,
             resource: core("Namespace", "namespaces", Namespaced::No),
             desired: Object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})),
+            addressed: None,
             owners: Vec::new(),
             order: Order::Namespace,
             needs: BTreeSet::new(),
@@ -341,6 +347,7 @@ pub(in crate::restore) mod tests {
             role: Role::Member,
             resource: ResourceType::default(),
             order: kinds::of(&desired).order,
+            addressed: None,
             owners: Vec::new(),
             needs: BTreeSet::new(),
             claims: Vec::new(),

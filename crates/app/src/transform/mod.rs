@@ -3,16 +3,19 @@
 //!
 //! Used by restore, export and diff, always through the same pure function [`Transform::apply`]: what
 //! `restore --plan` shows is what `export` writes. A [`Mapping`] is what a user wrote; a [`Transform`] is
-//! a mapping that was checked. Order: namespaces, storage classes, registries, patches last, so that a
-//! patch has the final word. A patch selects by the names in the recovery point, before any mapping.
+//! a mapping that was checked. Order: namespaces, storage classes, registries, other names, patches last, so that
+//! a patch has the final word. A patch selects by the names in the recovery point, before any mapping.
 //!
 //! The rules are by shape, not by kind, because custom resources carry namespaces and images too. What a
 //! shape cannot prove is left as it was and told in a note; nothing is guessed.
 
 mod images;
+mod names;
 mod namespaces;
 mod patches;
 mod storage;
+mod stork;
+mod velero;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +23,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use namespaces::is_namespace_name;
-pub use patches::{PatchRule, Target};
+pub use patches::{Condition, PatchRule, Target};
+pub use stork::{PathSpec, TransformSpec};
+pub use velero::{Conditions, Match, ModifierRule, Operation, PatchData};
 
 /// The annotation in which kubectl notes what it applied.
 pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -38,9 +43,27 @@ pub struct Mapping {
     /// Image name prefixes, old to new; `docker.io` also means images written without a registry.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, String>,
-    /// JSON patches (RFC 6902) on the objects they select, applied in the order written.
+    /// Host names, old to new; one that begins with a dot means every host below it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub hosts: BTreeMap<String, String>,
+    /// Nodes, old to new.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, String>,
+    /// Priority classes, old to new.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub priority_classes: BTreeMap<String, String>,
+    /// Ingress classes, old to new.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ingress_classes: BTreeMap<String, String>,
+    /// JSON, merge and strategic patches on the objects they select, applied in the order written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub patches: Vec<PatchRule>,
+    /// Velero's resource modifiers, after the patches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resource_modifier_rules: Vec<ModifierRule>,
+    /// Stork's transformations, after those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub transform_specs: Vec<TransformSpec>,
     /// Rewrite full service names (`db.shop.svc`, `db.shop.svc.cluster.local`) in plain configuration.
     pub service_names: bool,
     /// The DNS domain of the cluster that full service names may end in.
@@ -53,7 +76,13 @@ impl Default for Mapping {
             namespaces: BTreeMap::new(),
             storage_classes: BTreeMap::new(),
             registries: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            priority_classes: BTreeMap::new(),
+            ingress_classes: BTreeMap::new(),
             patches: Vec::new(),
+            resource_modifier_rules: Vec::new(),
+            transform_specs: Vec::new(),
             service_names: true,
             cluster_domain: "cluster.local".into(),
         }
@@ -108,16 +137,108 @@ pub enum MappingError {
         /// What is wrong.
         why: String,
     },
+    /// One of Velero's rules is not one.
+    #[error("resource modifier rule {index}: {why}")]
+    Velero {
+        /// Its place in the list, from 1.
+        index: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// One of Stork's specs is not one.
+    #[error("transform spec {index}: {why}")]
+    Stork {
+        /// Its place in the list, from 1.
+        index: usize,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl Mapping {
-    /// Reads a mapping file (YAML or JSON).
+    /// Reads a mapping file (YAML or JSON): our own, Velero's resource modifiers or the ConfigMap around them or
+    /// around a plugin's mapping, or Stork's ResourceTransformation; several documents of these add up.
     ///
     /// # Errors
     /// [`MappingError::File`] with the place and the reason.
     pub fn from_yaml(text: &str) -> Result<Self, MappingError> {
-        let mapping: Self = serde_saphyr::from_str(text).map_err(|e| MappingError::File(e.to_string()))?;
+        let mut mapping = Self::default();
+        for document in documents(text) {
+            mapping.add_document(document)?;
+        }
         Ok(mapping)
+    }
+
+    fn add_document(&mut self, text: &str) -> Result<(), MappingError> {
+        let document: Value = serde_saphyr::from_str(text).map_err(|e| MappingError::File(e.to_string()))?;
+        if let Some(specs) = stork::read(&document).map_err(MappingError::File)? {
+            self.transform_specs.extend(specs);
+            return Ok(());
+        }
+        match velero::read(&document).map_err(MappingError::File)? {
+            Some(velero::Found::Rules(rules)) => self.resource_modifier_rules.extend(rules),
+            Some(velero::Found::StorageClasses(pairs)) => {
+                merge(&mut self.storage_classes, "storage class mapping", pairs)?;
+            }
+            Some(velero::Found::Nodes(pairs)) => merge(&mut self.nodes, "node mapping", pairs)?,
+            // Once more from the text: its errors say the line.
+            None => self.add(serde_saphyr::from_str(text).map_err(|e| MappingError::File(e.to_string()))?)?,
+        }
+        Ok(())
+    }
+
+    /// Adds another mapping to this one.
+    ///
+    /// # Errors
+    /// When a name goes to two places.
+    pub fn add(&mut self, other: Self) -> Result<(), MappingError> {
+        merge(&mut self.namespaces, "namespace mapping", other.namespaces)?;
+        merge(&mut self.storage_classes, "storage class mapping", other.storage_classes)?;
+        merge(&mut self.registries, "registry mapping", other.registries)?;
+        merge(&mut self.hosts, "host mapping", other.hosts)?;
+        merge(&mut self.nodes, "node mapping", other.nodes)?;
+        merge(&mut self.priority_classes, "priority class mapping", other.priority_classes)?;
+        merge(&mut self.ingress_classes, "ingress class mapping", other.ingress_classes)?;
+        self.patches.extend(other.patches);
+        self.resource_modifier_rules.extend(other.resource_modifier_rules);
+        self.transform_specs.extend(other.transform_specs);
+        self.service_names &= other.service_names;
+        if other.cluster_domain != Self::default().cluster_domain {
+            self.cluster_domain = other.cluster_domain;
+        }
+        Ok(())
+    }
+
+    /// Adds `OLD=NEW` for a host name.
+    ///
+    /// # Errors
+    /// When the text is no pair, or `OLD` already goes elsewhere.
+    pub fn add_host(&mut self, pair: &str) -> Result<(), MappingError> {
+        add(&mut self.hosts, "host mapping", pair, "shop.example.com=shop.example.org")
+    }
+
+    /// Adds `OLD=NEW` for a node.
+    ///
+    /// # Errors
+    /// When the text is no pair, or `OLD` already goes elsewhere.
+    pub fn add_node(&mut self, pair: &str) -> Result<(), MappingError> {
+        add(&mut self.nodes, "node mapping", pair, "node-1=worker-a")
+    }
+
+    /// Adds `OLD=NEW` for a priority class.
+    ///
+    /// # Errors
+    /// When the text is no pair, or `OLD` already goes elsewhere.
+    pub fn add_priority_class(&mut self, pair: &str) -> Result<(), MappingError> {
+        add(&mut self.priority_classes, "priority class mapping", pair, "high=urgent")
+    }
+
+    /// Adds `OLD=NEW` for an ingress class.
+    ///
+    /// # Errors
+    /// When the text is no pair, or `OLD` already goes elsewhere.
+    pub fn add_ingress_class(&mut self, pair: &str) -> Result<(), MappingError> {
+        add(&mut self.ingress_classes, "ingress class mapping", pair, "nginx=traefik")
     }
 
     /// Adds `OLD=NEW` for a namespace.
@@ -162,13 +283,37 @@ impl Mapping {
                 }
             }
         }
-        for (old, new) in self.storage_classes.iter().chain(&self.registries) {
+        let plain = [
+            &self.storage_classes,
+            &self.registries,
+            &self.hosts,
+            &self.nodes,
+            &self.priority_classes,
+            &self.ingress_classes,
+        ];
+        for (old, new) in plain.into_iter().flatten() {
             for name in [old, new] {
                 if name.is_empty() || name.chars().any(char::is_whitespace) {
                     return Err(MappingError::Name {
                         what: "mapped name",
                         name: name.clone(),
                         why: "must not be empty or contain blanks".into(),
+                    });
+                }
+            }
+        }
+        for (old, new) in &self.hosts {
+            for name in [old, new] {
+                if name.starts_with('.') != old.starts_with('.')
+                    || name.contains(['/', ':', '@', '*'])
+                    || name.ends_with('.')
+                {
+                    return Err(MappingError::Name {
+                        what: "host",
+                        name: name.clone(),
+                        why: "must be a host name, no URL and no wildcard; where one side begins with a dot (every \
+                              host below), so does the other"
+                            .into(),
                     });
                 }
             }
@@ -194,8 +339,49 @@ impl Mapping {
         self.namespaces.retain(|old, new| old != new);
         self.storage_classes.retain(|old, new| old != new);
         self.registries.retain(|old, new| old != new);
-        let patches = patches::check(&self.patches)?;
+        for names in [&mut self.hosts, &mut self.nodes, &mut self.priority_classes, &mut self.ingress_classes]
+        {
+            names.retain(|old, new| old != new);
+        }
+        let patches = patches::check(&self)?;
         Ok(Transform { mapping: self, patches, services: BTreeSet::new() })
+    }
+}
+
+/// The documents of a YAML text, each with the line breaks before it, so that errors say the right line.
+fn documents(text: &str) -> Vec<&str> {
+    let (mut found, mut start, mut at) = (Vec::new(), 0, 0);
+    for line in text.split_inclusive('\n') {
+        if line.trim_end() == "---" {
+            found.push(text.get(start..at).unwrap_or(""));
+            start = at + line.len();
+        }
+        at += line.len();
+    }
+    found.push(text.get(start..).unwrap_or(""));
+    let says_something =
+        |text: &&str| text.lines().map(str::trim).any(|line| !line.is_empty() && !line.starts_with('#'));
+    found.retain(says_something);
+    found
+}
+
+fn merge(
+    map: &mut BTreeMap<String, String>,
+    what: &'static str,
+    other: BTreeMap<String, String>,
+) -> Result<(), MappingError> {
+    other.into_iter().try_for_each(|(old, new)| insert(map, what, old, new))
+}
+
+fn insert(
+    map: &mut BTreeMap<String, String>,
+    what: &'static str,
+    old: String,
+    new: String,
+) -> Result<(), MappingError> {
+    match map.insert(old.clone(), new.clone()) {
+        Some(first) if first != new => Err(MappingError::Twice { what, name: old, first, second: new }),
+        _ => Ok(()),
     }
 }
 
@@ -210,12 +396,7 @@ fn add(
         .map(|(old, new)| (old.trim(), new.trim()))
         .filter(|(old, new)| !old.is_empty() && !new.is_empty())
         .ok_or_else(|| MappingError::Pair { what, text: pair.to_owned(), example })?;
-    match map.insert(old.to_owned(), new.to_owned()) {
-        Some(first) if first != new => {
-            Err(MappingError::Twice { what, name: old.to_owned(), first, second: new.to_owned() })
-        }
-        _ => Ok(()),
-    }
+    insert(map, what, old.to_owned(), new.to_owned())
 }
 
 /// A mapping that was checked. The empty one changes nothing.
@@ -234,7 +415,7 @@ pub struct Transformed {
     pub value: Value,
     /// Where something was seen that could mean a mapped name, but was left: told, not guessed.
     pub notes: Vec<Note>,
-    /// Places (by index in the mapping) of the patches that selected this object.
+    /// Places (by index in [`Transform::rules`]) of the patches that selected this object.
     pub patched: Vec<usize>,
 }
 
@@ -251,10 +432,10 @@ pub struct Note {
 #[derive(Debug, thiserror::Error)]
 pub enum TransformError {
     /// A patch does not fit the object it selected.
-    #[error("patch {index} does not fit {object}: {why}; correct the patch, or narrow its target")]
+    #[error("{rule} does not fit {object}: {why}; correct it, or narrow what it selects")]
     Patch {
-        /// Its place in the mapping, from 1.
-        index: usize,
+        /// Which: `patch 1`, `resource modifier rule 2`.
+        rule: String,
         /// `Kind namespace/name`.
         object: String,
         /// The operation and the reason.
@@ -262,12 +443,12 @@ pub enum TransformError {
     },
     /// A patch changed what the object is called.
     #[error(
-        "patch {index} changes {field} of {object}, which would make it another object that nothing refers to; \
+        "{rule} changes {field} of {object}, which would make it another object that nothing refers to; \
          map namespaces with a namespace mapping, and leave the rest of the name"
     )]
     Identity {
-        /// Its place in the mapping, from 1.
-        index: usize,
+        /// Which: `patch 1`, `resource modifier rule 2`.
+        rule: String,
         /// Which of apiVersion, kind, metadata.name, metadata.namespace.
         field: &'static str,
         /// `Kind namespace/name`.
@@ -287,6 +468,7 @@ impl Transform {
         m.namespaces.is_empty()
             && m.storage_classes.is_empty()
             && m.registries.is_empty()
+            && !names::are_mapped(m)
             && self.patches.is_empty()
     }
 
@@ -307,11 +489,16 @@ impl Transform {
         self.mapping.storage_classes.get(old).map_or(old, String::as_str)
     }
 
-    /// The object as it shall be on the target.
+    /// Rules that are patches, in words: `patch 1 (kind Deployment)`.
+    pub fn rules(&self) -> impl Iterator<Item = String> {
+        self.patches.iter().map(|rule| format!("{} ({})", rule.name, rule.selects))
+    }
+
+    /// The object as it shall be on the target. `plural` is its resource's name in paths, by which Velero selects.
     ///
     /// # Errors
     /// When a patch that selects the object does not fit it.
-    pub fn apply(&self, object: &Value) -> Result<Transformed, TransformError> {
+    pub fn apply(&self, object: &Value, plural: &str) -> Result<Transformed, TransformError> {
         let mut value = object.clone();
         let mut notes = Vec::new();
         if !self.mapping.namespaces.is_empty() {
@@ -323,7 +510,12 @@ impl Transform {
         if !self.mapping.registries.is_empty() {
             images::apply(&self.mapping.registries, &mut value);
         }
-        let patched = patches::apply(&self.patches, object, &mut value)?;
+        if names::are_mapped(&self.mapping) {
+            names::apply(&self.mapping, &mut value);
+        }
+        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("");
+        let subject = patches::Subject { original: object, plural, namespace: self.namespace(namespace) };
+        let patched = patches::apply(&self.patches, &subject, &mut value)?;
         notes.sort();
         notes.dedup();
         Ok(Transformed { value, notes, patched })
@@ -405,6 +597,9 @@ mod tests {
             ("patches: [{target: {kin: Pod}, patch: []}]", "the mapping file does not parse: "),
             ("namespace: {a: b}", "the mapping file does not parse: "),
             ("namespaces: [a]", "the mapping file does not parse: "),
+            ("hosts: {'https://a.b': c.d}", "host \"https://a.b\" must be a host name"),
+            ("hosts: {.a.b: c.d}", "host \"c.d\" must be a host name"),
+            ("hosts: {a.b: 'c d'}", "mapped name \"c d\" must not be empty or contain blanks"),
         ];
         for (yaml, want) in cases {
             let error = Mapping::from_yaml(yaml).and_then(Mapping::check).unwrap_err().to_string();
@@ -430,6 +625,11 @@ patches:
         assert_eq!(transform.storage_class("fast"), "standard");
         assert_eq!(transform.mapping().registries["docker.io"], "registry.example.com/mirror");
         assert!(!transform.is_empty());
+        let several = "namespaces: {a: b}\n---\n# nothing\n---\nhosts: {a.b: c.d}\npatches: [{target: {}, merge: {a: 1}}]\n---\nnamespaces: {c: d}\n";
+        let several = Mapping::from_yaml(several).unwrap();
+        assert_eq!((several.namespaces.len(), several.hosts.len(), several.patches.len()), (2, 1, 1));
+        let twice = Mapping::from_yaml("nodes: {a: b}\n---\nnodes: {a: c}").unwrap_err().to_string();
+        assert!(twice.contains("node mapping \"a\" is mapped to both"), "{twice}");
         let nothing = Mapping::from_yaml("namespaces: {ops: ops}").unwrap().check().unwrap();
         assert!(nothing.is_empty());
         assert!(Transform::default().is_empty());

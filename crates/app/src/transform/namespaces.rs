@@ -402,7 +402,7 @@ mod tests {
     }
 
     fn check(story: &str, object: Value, want: Value) {
-        let done = transform().apply(&object).unwrap();
+        let done = transform().apply(&object, "").unwrap();
         assert_eq!(done.value, want, "{story}");
     }
 
@@ -507,14 +507,14 @@ mod tests {
             json!({"kind": "PersistentVolume", "metadata": {"name": "pv-data-test"}, "spec": {"local": {"path": "/mnt/d-data-test"}, "claimRef": {"name": "d", "namespace": "data-test"}}}),
         );
         let done = transform()
-            .apply(&json!({"kind": "APIService", "metadata": {"name": "v1.x"}, "spec": {"service": {"name": "web", "namespace": "shop"}}}))
+            .apply(&json!({"kind": "APIService", "metadata": {"name": "v1.x"}, "spec": {"service": {"name": "web", "namespace": "shop"}}}), "")
             .unwrap();
         assert_eq!(done.value.pointer("/metadata/name"), Some(&json!("v1.x")));
         assert!(done.notes[0].message.contains("can exist only once"), "{:?}", done.notes);
         let crd = json!({"kind": "CustomResourceDefinition", "metadata": {"name": "x"}, "spec": {
             "conversion": {"webhook": {"clientConfig": {"service": {"namespace": "shop", "name": "c"}}}},
             "versions": [{"schema": {"openAPIV3Schema": {"properties": {"namespace": {"default": "shop"}}}}}]}});
-        let done = transform().apply(&crd).unwrap();
+        let done = transform().apply(&crd, "").unwrap();
         assert_eq!(
             done.value.pointer("/spec/conversion/webhook/clientConfig/service/namespace"),
             Some(&json!("shop-test"))
@@ -562,7 +562,7 @@ mod tests {
             ("mydb.shop", false),
         ];
         for (text, noted) in cases {
-            let done = transform().apply(&config(text)).unwrap();
+            let done = transform().apply(&config(text), "").unwrap();
             assert_eq!(done.value.pointer("/data/a~1b"), Some(&json!(text)), "{text}");
             assert_eq!(!done.notes.is_empty(), noted, "{text}: {:?}", done.notes);
             if let Some(note) = done.notes.first() {
@@ -576,7 +576,7 @@ mod tests {
         let mapping =
             Mapping { service_names: false, ..Mapping::from_yaml("namespaces: {shop: s2}").unwrap() };
         let object = json!({"kind": "ConfigMap", "metadata": {"namespace": "shop", "name": "c"}, "data": {"u": "db.shop.svc"}});
-        let done = mapping.check().unwrap().apply(&object).unwrap();
+        let done = mapping.check().unwrap().apply(&object, "").unwrap();
         assert_eq!(done.value.pointer("/data/u"), Some(&json!("db.shop.svc")));
         assert_eq!(done.value.pointer("/metadata/namespace"), Some(&json!("s2")));
     }
