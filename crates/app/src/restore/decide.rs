@@ -7,7 +7,8 @@
 use repo::Finding;
 use serde_json::Value;
 
-use super::{Action, Candidate, Method, OnConflict, OwnerLink, Step};
+use super::status::Fate;
+use super::{Action, Candidate, ClusterScoped, Method, OnConflict, OwnerLink, Step, addresses, lost};
 use crate::api::{ApiError, ApplyOptions, Cluster, FIELD_MANAGER, ResourceType};
 use crate::clean::clean;
 use crate::compare::{Change, changes};
@@ -28,6 +29,8 @@ pub(super) struct Target<'a> {
     pub(super) cluster: &'a Cluster,
     /// What happens to what differs.
     pub(super) on_conflict: OnConflict,
+    /// What happens to what belongs to the whole cluster.
+    pub(super) cluster_scoped: ClusterScoped,
     /// The live object of any candidate.
     pub(super) live: &'a (dyn Fn(&ObjectKey) -> Option<&'a Object> + Sync),
 }
@@ -39,11 +42,15 @@ pub(super) struct Wanted {
     pub(super) note: Option<String>,
     /// The kind is served and its namespace is there, so that a dry run can be asked for.
     pub(super) can_dry_run: bool,
+    /// What becomes of its status.
+    pub(super) status: Fate,
+    /// The address its balancer gave it.
+    pub(super) balanced_at: Option<String>,
 }
 
 /// Decides on one object.
 pub(super) async fn decide(target: &Target<'_>, wanted: Wanted) -> (Step, Vec<Finding>) {
-    let Wanted { candidate, resource, note, can_dry_run } = wanted;
+    let Wanted { candidate, resource, note, can_dry_run, status, balanced_at } = wanted;
     let mut findings = Vec::new();
     let live = (target.live)(&candidate.key);
     let mut step = Step {
@@ -54,11 +61,21 @@ pub(super) async fn decide(target: &Target<'_>, wanted: Wanted) -> (Step, Vec<Fi
         changes: Vec::new(),
         method: Method::Create,
         resource,
+        made_as: candidate.addressed,
+        status: None,
         desired: candidate.desired,
         owners: candidate.owners,
         live_uid: live.map(|live| live.uid().to_owned()).unwrap_or_default(),
         claims: candidate.claims,
     };
+    match status {
+        Fate::Observed => {}
+        Fate::Field(status) => {
+            let made_as = step.made_as.get_or_insert_with(|| step.desired.clone());
+            made_as.0["status"] = status;
+        }
+        Fate::Subresource(status) => step.status = Some(status),
+    }
     match live {
         None => absent(target, &mut step, can_dry_run, &mut findings).await,
         Some(live) if is_made_by_cluster(live) => {
@@ -80,6 +97,13 @@ pub(super) async fn decide(target: &Target<'_>, wanted: Wanted) -> (Step, Vec<Fi
     if let Some(note) = note {
         step.reason = format!("{} ({note})", step.reason);
     }
+    if let Some(address) = balanced_at.filter(|_| matches!(step.action, Action::Create | Action::Replace)) {
+        findings.push(Finding::note(
+            "address-changes",
+            step.key.to_string(),
+            format!("its load balancer had {address}; the target's gives it another one, which names have to point to"),
+        ));
+    }
     (step, findings)
 }
 
@@ -89,15 +113,63 @@ async fn absent(target: &Target<'_>, step: &mut Step, can_dry_run: bool, finding
         // Made by the cluster as soon as the namespace is there; whoever is first, the result is the same.
         step.method = Method::Apply;
     }
-    if can_dry_run
-        && let Err(error @ (ApiError::Invalid { .. } | ApiError::Denied { .. })) =
-            target.cluster.create(&step.resource, &step.desired, true).await
+    if !can_dry_run {
+        return;
+    }
+    let mut asked =
+        target.cluster.create(&step.resource, step.made_as.as_ref().unwrap_or(&step.desired), true).await;
+    if let Err(error) = &asked
+        && step.key.is("", "Service")
+        && step.made_as.is_some()
+        && addresses::is_refusal(error)
     {
-        findings.push(Finding::warning(
-            "would-be-refused",
+        findings.push(Finding::note(
+            "address-changes",
             step.key.to_string(),
-            format!("the target says it would refuse it: {error}"),
+            format!("the target does not take the addresses it had, so it gets others: {error}"),
         ));
+        step.made_as = None;
+        asked = target.cluster.create(&step.resource, &step.desired, true).await;
+    }
+    match asked {
+        Ok(made) => {
+            let lost = lost::fields(&step.desired, &made);
+            if !lost.is_empty() {
+                findings.push(field_dropped(&step.key, &lost));
+            }
+        }
+        Err(error @ (ApiError::Invalid { .. } | ApiError::Denied { .. })) if !is_webhooks_silence(&error) => {
+            findings.push(Finding::warning(
+                "would-be-refused",
+                step.key.to_string(),
+                format!("the target says it would refuse it: {error}"),
+            ));
+        }
+        // Whatever passes is tried again when it is made.
+        Err(_) => {}
+    }
+}
+
+/// The finding for fields that a server took and did not keep.
+pub(super) fn field_dropped(key: &ObjectKey, lost: &[String]) -> Finding {
+    Finding::warning(
+        "field-dropped",
+        key.to_string(),
+        format!(
+            "the target does not know {} of it and drops that without a word; check that it works without, or restore \
+             onto a cluster that knows it",
+            lost::told(lost)
+        ),
+    )
+}
+
+/// A webhook that is not up, or cannot be asked without effect: no answer about the object.
+fn is_webhooks_silence(error: &ApiError) -> bool {
+    match error {
+        ApiError::Invalid { message, .. } | ApiError::Other { message, .. } => {
+            message.contains("failed calling webhook") || message.contains("does not support dry run")
+        }
+        _ => false,
     }
 }
 
@@ -132,6 +204,8 @@ async fn present(
                 findings.push(Finding::warning("forbidden", step.key.to_string(), error.to_string()));
                 refused = Some(format!("differs, and these credentials may not change it: {error}"));
             }
+            // Then the plain comparison stands.
+            Err(error) if is_webhooks_silence(&error) => {}
             Err(error) => refused = Some(format!("differs in what cannot be changed in place: {error}")),
         }
     }
@@ -142,8 +216,17 @@ async fn present(
         step.reason = "as in the point; the rest of it is the target's own".into();
         return;
     }
+    // Whose policy is the same as everybody else's is a member like any other.
+    let role = match (role, target.cluster_scoped) {
+        (Role::Cluster, ClusterScoped::Conflict) => Role::Member,
+        (role, _) => role,
+    };
     (step.action, step.reason) = by_policy(target.on_conflict, role, &step.key, refused.as_deref());
-    if step.action == Action::Skip && refused.is_some() && target.on_conflict == OnConflict::Update {
+    if step.action == Action::Skip
+        && refused.is_some()
+        && target.on_conflict != OnConflict::Skip
+        && role == Role::Member
+    {
         findings.push(Finding::warning("not-updated", step.key.to_string(), step.reason.clone()));
     }
     if step.action == Action::Replace {
@@ -171,9 +254,14 @@ fn by_policy(policy: OnConflict, role: Role, key: &ObjectKey, refused: Option<&s
         (_, OnConflict::Replace, _) if !holds_more => {
             (Action::Replace, "differs; deleted and made again".into())
         }
-        (_, OnConflict::Update | OnConflict::Replace, Some(why)) => (Action::Skip, why.to_owned()),
+        (_, OnConflict::Recreate, Some(why)) if !holds_more => {
+            (Action::Replace, format!("{why}; deleted and made again"))
+        }
+        (_, OnConflict::Update | OnConflict::Recreate | OnConflict::Replace, Some(why)) => {
+            (Action::Skip, why.to_owned())
+        }
         (_, OnConflict::Replace, None) => (Action::Update, "differs; never replaced, so updated".into()),
-        (_, OnConflict::Update, None) => (Action::Update, "differs; updated".into()),
+        (_, OnConflict::Update | OnConflict::Recreate, None) => (Action::Update, "differs; updated".into()),
     }
 }
 
@@ -318,6 +406,9 @@ mod tests {
             ("Namespace", Role::Cluster, Update, None, Action::Skip),
             ("ConfigMap", Role::Member, Update, Some("immutable"), Action::Skip),
             ("ConfigMap", Role::Member, Replace, Some("immutable"), Action::Replace),
+            ("ConfigMap", Role::Member, Recreate, None, Action::Update),
+            ("ConfigMap", Role::Member, Recreate, Some("immutable"), Action::Replace),
+            ("PersistentVolumeClaim", Role::Member, Recreate, Some("immutable"), Action::Skip),
             ("PersistentVolumeClaim", Role::Member, Replace, None, Action::Update),
             ("PersistentVolumeClaim", Role::Member, Replace, Some("immutable"), Action::Skip),
         ];

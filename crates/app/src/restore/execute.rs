@@ -12,12 +12,12 @@ use futures::StreamExt;
 use repo::{Cancel, CommitId, Env, Finding, Progress, Reader, Timestamp};
 use serde_json::{Value, json};
 
-use super::decide::{RESTORING, WAITING, is_apply_unable, pair};
+use super::decide::{RESTORING, WAITING, field_dropped, is_apply_unable, pair};
 use super::holder::Holder;
 use super::only::definition_key;
 use super::{
     Action, ApprovedPlan, Deadlines, Done, Method, ObjectResult, OnConflict, PlannedWave, Report, Step,
-    WaveResult,
+    WaveResult, addresses, lost, webhooks,
 };
 use crate::api::{ApiError, ApplyOptions, Cluster, Propagation};
 use crate::compare::changes;
@@ -129,6 +129,10 @@ pub(super) struct Run<'a> {
     lost: Mutex<BTreeSet<ObjectKey>>,
     /// Claims that get data.
     filled: BTreeSet<ObjectKey>,
+    /// Collections whose objects a silent webhook stands before, and what it said.
+    pub(super) blocked: Mutex<BTreeMap<String, ApiError>>,
+    /// What was found while writing.
+    findings: Mutex<Vec<Finding>>,
 }
 
 /// What one attempt came to.
@@ -170,6 +174,8 @@ impl ApprovedPlan {
                 .filter(|volume| volume.restore)
                 .map(|volume| volume.claim.clone())
                 .collect(),
+            blocked: Mutex::default(),
+            findings: Mutex::default(),
         };
         let linked: Vec<Step> = plan
             .waves
@@ -215,6 +221,7 @@ impl ApprovedPlan {
                 run.ready(awaited, limit, &mut report).await;
             }
         }
+        run.tell(&mut report);
         report.cancelled |= executor.cancel.is_cancelled();
         report.milliseconds = executor.since(start);
         report
@@ -306,6 +313,10 @@ impl Run<'_> {
                 ),
             );
         }
+        // Each try may take as long as the webhook's time limit; one of a collection is enough to know.
+        if let Some(error) = self.blocked(&step) {
+            return Attempt::Later(Box::new(step), error);
+        }
         match self.with_retries(&step).await {
             Ok(done) => finished(done.0, done.1),
             Err(error) if may_come_right(&error) => Attempt::Later(Box::new(step), error),
@@ -325,12 +336,19 @@ impl Run<'_> {
         step.claims.iter().find(|claim| empty.contains(claim)).cloned()
     }
 
-    async fn with_retries(&self, step: &Step) -> Result<(Done, String), ApiError> {
+    pub(super) async fn with_retries(&self, step: &Step) -> Result<(Done, String), ApiError> {
         let mut pause = FIRST_PAUSE;
         let mut left = TRIES;
         loop {
             left -= 1;
             match self.write(step).await {
+                Err(error) if webhooks::is_silent(&error) => {
+                    self.blocked
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(step.resource.path(Some(&step.key.namespace)), error.clone());
+                    return Err(error);
+                }
                 Err(error) if left > 0 && is_passing(&error) && !self.executor.cancel.is_cancelled() => {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
@@ -338,6 +356,23 @@ impl Run<'_> {
                 result => return result,
             }
         }
+    }
+
+    pub(super) fn blocked(&self, step: &Step) -> Option<ApiError> {
+        let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.get(&step.resource.path(Some(&step.key.namespace))).cloned()
+    }
+
+    fn found(&self, finding: Finding) {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    /// What was found while writing, without what the plan told already.
+    fn tell(&self, report: &mut Report) {
+        let mut found = std::mem::take(&mut *self.findings.lock().unwrap_or_else(PoisonError::into_inner));
+        found.retain(|new| !report.findings.iter().any(|old| (old.code, &old.what) == (new.code, &new.what)));
+        found.sort_by(|a, b| (&a.what, a.code).cmp(&(&b.what, b.code)));
+        report.findings.append(&mut found);
     }
 
     /// One write, by the step's method.
@@ -360,7 +395,8 @@ impl Run<'_> {
 
     /// The wanted object, with the owners that are known by now.
     fn body(&self, step: &Step) -> Object {
-        let mut body = step.desired.clone();
+        let made = matches!(step.action, Action::Create | Action::Replace);
+        let mut body = step.made_as.as_ref().filter(|_| made).unwrap_or(&step.desired).clone();
         let owners: Vec<Value> = step
             .owners
             .iter()
@@ -384,11 +420,58 @@ impl Run<'_> {
     async fn create(&self, step: &Step, body: &Object) -> Result<(Done, String), ApiError> {
         match self.cluster().create(&step.resource, body, false).await {
             Ok(made) => {
-                self.learn(&step.key, &made);
+                self.made(step, &made).await;
                 Ok((Done::Created, String::new()))
+            }
+            Err(error)
+                if step.made_as.is_some() && step.key.is("", "Service") && addresses::is_refusal(&error) =>
+            {
+                let plain = self.body(&Step { made_as: None, ..step.clone() });
+                let made = self.cluster().create(&step.resource, &plain, false).await?;
+                self.made(step, &made).await;
+                let message =
+                    format!("the target does not take the addresses it had, so it got others: {error}");
+                self.found(Finding::note("address-changes", step.key.to_string(), message.clone()));
+                Ok((Done::Created, message))
             }
             Err(error @ ApiError::Conflict { .. }) => self.met(step, body, error).await,
             Err(error) => Err(error),
+        }
+    }
+
+    /// What follows when an object was made: its UID is known, what the server did not keep is told, and its status
+    /// is written where that is restored.
+    async fn made(&self, step: &Step, made: &Object) {
+        let key = &step.key;
+        self.learn(key, made);
+        let lost = lost::fields(&step.desired, made);
+        if !lost.is_empty() {
+            self.found(field_dropped(key, &lost));
+        }
+        let Some(status) = &step.status else { return };
+        let patch = json!({ "status": status });
+        let (mut pause, mut left) = (FIRST_PAUSE, TRIES);
+        loop {
+            left -= 1;
+            let written = self
+                .cluster()
+                .merge_patch(&step.resource, &key.namespace, &key.name, Some("status"), &patch)
+                .await;
+            match written {
+                Err(error) if left > 0 && is_passing(&error) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => {
+                    self.found(Finding::warning(
+                        "status-not-restored",
+                        key.to_string(),
+                        format!("it is there, but its status was refused: {error}"),
+                    ));
+                    return;
+                }
+                Ok(_) => return,
+            }
         }
     }
 
@@ -406,7 +489,7 @@ impl Run<'_> {
             };
             self.gone(step, live.uid(), limit).await?;
             let made = self.cluster().create(&step.resource, body, false).await?;
-            self.learn(key, &made);
+            self.made(step, &made).await;
             return Ok((Done::Created, String::new()));
         }
         self.learn(key, &live);
@@ -417,7 +500,7 @@ impl Run<'_> {
         match self.on_conflict {
             OnConflict::Skip => Ok((Done::Skipped, "somebody made it since the plan, and it differs".into())),
             OnConflict::Update => self.apply(step, body).await,
-            OnConflict::Replace | OnConflict::Fail => Err(ApiError::Invalid {
+            OnConflict::Recreate | OnConflict::Replace | OnConflict::Fail => Err(ApiError::Invalid {
                 what: key.to_string(),
                 message: "somebody made it since the plan, and it differs; plan again".into(),
             }),
@@ -520,37 +603,6 @@ impl Run<'_> {
         }
     }
 
-    /// What failed for a reason that may have passed.
-    async fn again(&self, later: Vec<(Step, ApiError)>, report: &mut Report) {
-        if later.is_empty() {
-            return;
-        }
-        let start = self.executor.env.now();
-        let objects = later.len();
-        // In the order of the waves, one at a time: some of them may wait for others of them.
-        for (step, first) in later {
-            let result = match self.with_retries(&step).await {
-                Ok((done, message)) => ObjectResult { key: step.key, done, message },
-                Err(last) if last == first => ObjectResult {
-                    key: step.key,
-                    done: Done::Failed,
-                    message: format!("{last} (tried again at the end)"),
-                },
-                Err(last) => ObjectResult {
-                    key: step.key,
-                    done: Done::Failed,
-                    message: format!("{last}; before: {first}"),
-                },
-            };
-            report.add(result);
-        }
-        report.waves.push(WaveResult {
-            stage: "again".into(),
-            objects,
-            milliseconds: self.executor.since(start),
-        });
-    }
-
     /// Owners that were made after what they own.
     async fn link(&self, steps: Vec<Step>, report: &mut Report) {
         for step in steps {
@@ -644,6 +696,8 @@ impl Run<'_> {
 pub(super) fn is_passing(error: &ApiError) -> bool {
     match error {
         ApiError::Unreachable { .. } => true,
+        // An object that is too big stays too big, whatever the status says.
+        ApiError::Other { message, .. } if message.contains("too large") => false,
         ApiError::Other { status, .. } => *status == 429 || *status >= 500,
         ApiError::Conflict { message, .. } => {
             !message.contains("already exists") && !message.contains("Precondition failed")
@@ -658,7 +712,7 @@ pub(super) fn is_passing(error: &ApiError) -> bool {
 
 /// Worth a try when everything else is there.
 fn may_come_right(error: &ApiError) -> bool {
-    let webhook = |message: &str| message.contains("webhook");
+    let webhook = |message: &str| message.contains("webhook") && !message.contains("too large");
     is_passing(error)
         || matches!(error, ApiError::Denied { message, .. } | ApiError::Invalid { message, .. } if webhook(message))
 }
@@ -679,6 +733,15 @@ mod tests {
                 true,
             ),
             (ApiError::Other { what: what(), status: 429, message: what() }, true, true),
+            (
+                ApiError::Other {
+                    what: what(),
+                    status: 500,
+                    message: message("etcdserver: request is too large"),
+                },
+                false,
+                false,
+            ),
             (ApiError::Other { what: what(), status: 418, message: what() }, false, false),
             (
                 ApiError::Conflict { what: what(), message: message("the object has been modified") },

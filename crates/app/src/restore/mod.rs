@@ -15,17 +15,22 @@
 //! volume makes a new, empty database.
 
 mod addresses;
+mod again;
+mod convert;
 mod decide;
 mod execute;
 mod fill;
 mod holder;
+mod lost;
 mod observe;
 mod only;
 mod plan;
 mod prepare;
 mod report;
+mod status;
 mod versions;
 mod volumes;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -64,6 +69,8 @@ pub enum OnConflict {
     /// It is deleted and made again. Never namespaces, definitions, claims or volumes: those hold more than
     /// themselves, and are updated.
     Replace,
+    /// It is updated; where a field of it cannot be changed in place, it is deleted and made again.
+    Recreate,
     /// Nothing at all is restored.
     Fail,
 }
@@ -76,14 +83,44 @@ impl std::str::FromStr for OnConflict {
             "skip" => Ok(Self::Skip),
             "update" => Ok(Self::Update),
             "replace" => Ok(Self::Replace),
+            "recreate" => Ok(Self::Recreate),
             "fail" => Ok(Self::Fail),
-            _ => Err(format!("{text:?} is no conflict policy; use skip, update, replace or fail")),
+            _ => Err(format!("{text:?} is no conflict policy; use skip, update, recreate, replace or fail")),
+        }
+    }
+}
+
+/// What happens to objects that belong to the whole cluster: classes, roles, definitions, webhook configurations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterScoped {
+    /// They are made where they are absent, and never changed.
+    #[default]
+    Create,
+    /// Where they differ, the conflict policy decides as for any other object.
+    Conflict,
+    /// They are left to the cluster's administrator; only namespaces and volumes are made.
+    Leave,
+}
+
+impl std::str::FromStr for ClusterScoped {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "create" => Ok(Self::Create),
+            "conflict" => Ok(Self::Conflict),
+            "leave" => Ok(Self::Leave),
+            _ => Err(format!(
+                "{text:?} is no policy for cluster-scoped objects; use create, conflict or leave"
+            )),
         }
     }
 }
 
 /// What happens to volume data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Data {
     /// It is written into claims that this restore makes, and only where the volume is empty.
     New,
@@ -101,6 +138,10 @@ pub struct RestoreOptions {
     pub transform: Transform,
     /// What happens to objects that exist and differ.
     pub on_conflict: OnConflict,
+    /// What happens to objects of the whole cluster.
+    pub cluster_scoped: ClusterScoped,
+    /// Kinds whose status is restored, beside those that need it; `*` for all.
+    pub status: Vec<String>,
     /// Which objects of the point; empty for all.
     pub only: Only,
     /// What happens to volume data.
@@ -114,6 +155,8 @@ impl Default for RestoreOptions {
         Self {
             transform: Transform::default(),
             on_conflict: OnConflict::Skip,
+            cluster_scoped: ClusterScoped::Create,
+            status: Vec::new(),
             only: Only::default(),
             data: Data::New,
             at_once: 16,
@@ -183,6 +226,13 @@ pub struct Step {
     pub(crate) resource: ResourceType,
     #[serde(skip)]
     pub(crate) desired: Object,
+    /// As it is made, where that is more than what is compared: with the addresses it had, with a status that is a
+    /// field. If the target refuses the addresses, it is made without.
+    #[serde(skip)]
+    pub(crate) made_as: Option<Object>,
+    /// Written through the status subresource once it is made.
+    #[serde(skip)]
+    pub(crate) status: Option<Value>,
     #[serde(skip)]
     pub(crate) owners: Vec<OwnerLink>,
     /// UID of the object on the target, if it is there.
@@ -408,6 +458,8 @@ pub struct Deadlines {
     pub gone: Duration,
     /// For a claim's volume to be reached: bound, and mounted if it has to be.
     pub bound: Duration,
+    /// For a webhook that does not answer to do so, at the end.
+    pub webhook: Duration,
     /// For everything to be ready, at the end; `None` does not wait.
     pub ready: Option<Duration>,
     /// Between two looks.
@@ -421,6 +473,7 @@ impl Default for Deadlines {
             definition: Duration::from_secs(60),
             gone: Duration::from_secs(60),
             bound: Duration::from_secs(180),
+            webhook: Duration::from_secs(60),
             ready: None,
             step: Duration::from_millis(250),
         }

@@ -138,7 +138,8 @@ impl Only {
     }
 }
 
-fn is_kind(stored: &StoredObject, said: &str) -> bool {
+/// Does `said` name the kind of this object, as kubectl lets one write it?
+pub(super) fn is_kind(stored: &StoredObject, said: &str) -> bool {
     let resource = &stored.resource;
     let lower = said.to_ascii_lowercase();
     resource.kind.eq_ignore_ascii_case(said)

@@ -9,15 +9,17 @@ use serde_json::Value;
 use super::decide::{PARTIAL, RESTORING, Target, Wanted, decide};
 use super::observe::Observed;
 use super::only::definition_key;
+use super::status::Fate;
 use super::{
-    Action, Candidate, Data, Left, PlannedWave, Prepared, RestoreOptions, RestorePlan, Served, Step,
-    VolumeStep, addresses, nothing_selected, observe, prepare, serve, stage_name, volumes,
+    Action, Candidate, ClusterScoped, Data, Left, PlannedWave, Prepared, RestoreOptions, RestorePlan, Served,
+    Step, VolumeStep, addresses, nothing_selected, observe, prepare, serve, stage_name, status, volumes,
+    webhooks,
 };
 use crate::api::{ApiError, Cluster, ResourceType};
 use crate::error::Error;
 use crate::object::{Object, ObjectKey};
 use crate::order::{self, Item};
-use crate::point::{ClusterInfo, Point};
+use crate::point::{ClusterInfo, Point, Role};
 use crate::volumes::Existing;
 
 /// Plans the restore of a point into a cluster. Only reads, and asks for dry runs.
@@ -29,6 +31,9 @@ pub async fn plan(point: &Point, cluster: &Cluster, options: &RestoreOptions) ->
     if prepared.candidates.is_empty() && prepared.left.is_empty() {
         return Err(nothing_selected(&options.only));
     }
+    if options.cluster_scoped == ClusterScoped::Leave {
+        leave_to_administrator(&mut prepared);
+    }
     give_way(cluster, &mut prepared).await?;
     let items: Vec<Item> = prepared
         .candidates
@@ -39,7 +44,8 @@ pub async fn plan(point: &Point, cluster: &Cluster, options: &RestoreOptions) ->
             needs: candidate.needs.clone(),
         })
         .collect();
-    let steps = steps(cluster, options, &mut prepared).await?;
+    let steps = steps(point, cluster, options, &mut prepared).await?;
+    webhooks::tell_absent(cluster, &steps, &mut prepared.findings).await?;
     let Prepared { mut left, mut findings, .. } = prepared;
     let by_key: BTreeMap<ObjectKey, Step> = steps.into_iter().map(|step| (step.key.clone(), step)).collect();
     let volumes = volume_steps(point, cluster, options, &by_key, &mut findings).await?;
@@ -56,6 +62,23 @@ pub async fn plan(point: &Point, cluster: &Cluster, options: &RestoreOptions) ->
         left,
         findings,
     })
+}
+
+/// Takes out what belongs to the whole cluster, but for what the rest lives in.
+fn leave_to_administrator(prepared: &mut Prepared) {
+    let Prepared { candidates, left, .. } = prepared;
+    candidates.retain(|candidate| {
+        let stays = candidate.role != Role::Cluster
+            || candidate.key.is("", "Namespace")
+            || candidate.key.is("", "PersistentVolume");
+        if !stays && let Some(key) = candidate.was.clone() {
+            left.push(Left {
+                key,
+                reason: "cluster-scoped objects are left to the cluster's administrator".into(),
+            });
+        }
+        stays
+    });
 }
 
 /// What others on the target have already is not asked for: storage in use, addresses given away.
@@ -174,6 +197,7 @@ pub(crate) async fn observe_candidates(
 
 /// One step for every candidate that the target can take.
 async fn steps(
+    point: &Point,
     cluster: &Cluster,
     options: &RestoreOptions,
     prepared: &mut Prepared,
@@ -191,14 +215,25 @@ async fn steps(
         // What lives in a namespace that is going away is going away too.
         observed.live.get(key).filter(|_| key.namespace.is_empty() || there.contains(key.namespace.as_str()))
     };
-    let target = Target { cluster, on_conflict: options.on_conflict, live: &live };
+    let target = Target {
+        cluster,
+        on_conflict: options.on_conflict,
+        cluster_scoped: options.cluster_scoped,
+        live: &live,
+    };
     let mut decided = futures::stream::iter(served)
         .filter(|(candidate, ..)| std::future::ready(!observed.unknown.contains_key(&candidate.key)))
         .map(|(candidate, resource, note)| {
             let namespace = candidate.key.namespace.as_str();
             let can_dry_run = (namespace.is_empty() || there.contains(namespace))
                 && cluster.resources.find_version(&resource.gvk()).is_some();
-            decide(&target, Wanted { can_dry_run, candidate, resource, note })
+            let stored = candidate.stored.and_then(|index| point.objects.get(index));
+            let status =
+                stored.map_or(Fate::Observed, |stored| status::fate(stored, &resource, &options.status));
+            let balanced_at = stored
+                .filter(|stored| stored.key.is("", "Service"))
+                .and_then(|stored| addresses::balanced_at(&stored.original));
+            decide(&target, Wanted { can_dry_run, candidate, resource, note, status, balanced_at })
         })
         .buffer_unordered(options.at_once.max(1));
     let mut steps = Vec::new();

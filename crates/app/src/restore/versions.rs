@@ -5,10 +5,12 @@
 //! the few well-known moves of built-in kinds, and custom kinds whose definition says that versions differ
 //! in name only. Everything else is left out of the plan and told.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::api::{ApiResources, ResourceType};
 use crate::object::{Gvk, Object};
+
+use super::convert::convert;
 
 /// How an object can be applied on the target.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,38 +20,6 @@ pub enum Served {
     /// Not at all, for this reason.
     Not(String),
 }
-
-/// Versions of one kind with the same fields and the same meaning; newest first.
-const SAME: &[(&str, &str, &[&str])] = &[
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", &["v1", "v1beta1"]),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", &["v1", "v1beta1"]),
-    ("apiregistration.k8s.io", "APIService", &["v1", "v1beta1"]),
-    ("apps", "ControllerRevision", &["v1", "v1beta2", "v1beta1"]),
-    ("apps", "DaemonSet", &["v1", "v1beta2"]),
-    ("apps", "Deployment", &["v1", "v1beta2", "v1beta1"]),
-    ("apps", "ReplicaSet", &["v1", "v1beta2"]),
-    ("apps", "StatefulSet", &["v1", "v1beta2", "v1beta1"]),
-    ("autoscaling", "HorizontalPodAutoscaler", &["v2", "v2beta2"]),
-    ("batch", "CronJob", &["v1", "v1beta1"]),
-    ("coordination.k8s.io", "Lease", &["v1", "v1beta1"]),
-    ("gateway.networking.k8s.io", "Gateway", &["v1", "v1beta1"]),
-    ("gateway.networking.k8s.io", "GatewayClass", &["v1", "v1beta1"]),
-    ("gateway.networking.k8s.io", "HTTPRoute", &["v1", "v1beta1"]),
-    ("networking.k8s.io", "IngressClass", &["v1", "v1beta1"]),
-    ("networking.k8s.io", "NetworkPolicy", &["v1"]),
-    ("node.k8s.io", "RuntimeClass", &["v1", "v1beta1"]),
-    ("policy", "PodDisruptionBudget", &["v1", "v1beta1"]),
-    ("rbac.authorization.k8s.io", "ClusterRole", &["v1", "v1beta1"]),
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding", &["v1", "v1beta1"]),
-    ("rbac.authorization.k8s.io", "Role", &["v1", "v1beta1"]),
-    ("rbac.authorization.k8s.io", "RoleBinding", &["v1", "v1beta1"]),
-    ("scheduling.k8s.io", "PriorityClass", &["v1", "v1beta1"]),
-    ("snapshot.storage.k8s.io", "VolumeSnapshot", &["v1", "v1beta1"]),
-    ("snapshot.storage.k8s.io", "VolumeSnapshotClass", &["v1", "v1beta1"]),
-    ("snapshot.storage.k8s.io", "VolumeSnapshotContent", &["v1", "v1beta1"]),
-    ("storage.k8s.io", "CSIDriver", &["v1", "v1beta1"]),
-    ("storage.k8s.io", "StorageClass", &["v1", "v1beta1"]),
-];
 
 /// Where the kinds of the old `extensions` group live now.
 fn home(group: &str, kind: &str) -> &'static str {
@@ -120,6 +90,8 @@ pub fn serve(object: &Object, target: &ApiResources, definition: Option<&Value>)
 /// A custom kind: its definition says which versions there are and whether they differ in more than the name.
 fn by_definition(object: &Object, gvk: &Gvk, definition: &Value) -> Served {
     let text = |pointer| definition.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    let listed =
+        definition.pointer("/spec/versions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let resource = |version: &str| ResourceType {
         group: gvk.group.clone(),
         version: version.to_owned(),
@@ -128,10 +100,17 @@ fn by_definition(object: &Object, gvk: &Gvk, definition: &Value) -> Served {
         namespaced: text("/spec/scope") == "Namespaced",
         preferred: true,
         verbs: ["create", "delete", "get", "list", "patch", "update", "watch"].map(str::to_owned).to_vec(),
+        subresources: listed
+            .iter()
+            .filter(|listed| listed.get("name").and_then(Value::as_str) == Some(version))
+            .filter_map(|listed| {
+                listed.get("subresources").or_else(|| definition.pointer("/spec/subresources"))
+            })
+            .filter_map(Value::as_object)
+            .flat_map(|names| names.keys().cloned())
+            .collect(),
         ..ResourceType::default()
     };
-    let listed =
-        definition.pointer("/spec/versions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let served: Vec<&str> = listed
         .iter()
         .filter(|version| version.get("served").and_then(Value::as_bool) == Some(true))
@@ -168,119 +147,16 @@ fn by_definition(object: &Object, gvk: &Gvk, definition: &Value) -> Served {
     }
 }
 
-fn set_version(object: &mut Value, resource: &ResourceType) {
+pub(super) fn set_version(object: &mut Value, resource: &ResourceType) {
     if let Value::Object(fields) = object {
         fields.insert("apiVersion".into(), resource.api_version().into());
     }
 }
 
-/// The object in another version of its kind, if that is safe.
-fn convert(object: &Value, from: &Gvk, to: &ResourceType) -> Option<Value> {
-    let mut converted = object.clone();
-    set_version(&mut converted, to);
-    let same = SAME.iter().any(|(group, kind, versions)| {
-        *group == to.group
-            && *kind == to.kind
-            && versions.contains(&to.version.as_str())
-            && (versions.contains(&from.version.as_str()) || from.group == "extensions")
-    });
-    match (to.kind.as_str(), from.version.as_str(), to.version.as_str()) {
-        // The one thing that changed its meaning: no selector term was nothing in v1beta1 and is everything in v1.
-        ("PodDisruptionBudget", ..) if empty_selector(object) => None,
-        ("CronJob", "v1", "v1beta1") if object.pointer("/spec/timeZone").is_some() => None,
-        ("Ingress", "v1beta1", "v1") => ingress_to_v1(&mut converted).then_some(converted),
-        ("Ingress", "v1", "v1beta1") => ingress_to_v1beta1(&mut converted).then_some(converted),
-        ("HorizontalPodAutoscaler", "v1", "v2" | "v2beta2") => {
-            autoscaler_to_v2(&mut converted);
-            Some(converted)
-        }
-        _ => same.then_some(converted),
-    }
-}
-
-fn empty_selector(object: &Value) -> bool {
-    let selector = object.pointer("/spec/selector").and_then(Value::as_object);
-    selector.is_none_or(|s| {
-        s.values().all(|terms| {
-            terms.as_object().is_none_or(serde_json::Map::is_empty)
-                && terms.as_array().is_none_or(Vec::is_empty)
-        })
-    })
-}
-
-fn backends(ingress: &mut Value, each: &mut dyn FnMut(&mut Value) -> bool) -> bool {
-    let Some(Value::Array(rules)) = ingress.pointer_mut("/spec/rules") else { return true };
-    rules.iter_mut().all(|rule| match rule.pointer_mut("/http/paths") {
-        Some(Value::Array(paths)) => paths.iter_mut().all(&mut *each),
-        _ => true,
-    })
-}
-
-fn ingress_to_v1(ingress: &mut Value) -> bool {
-    let backend = |old: &Value| -> Option<Value> {
-        if let Some(resource) = old.get("resource") {
-            return Some(json!({ "resource": resource }));
-        }
-        let port = match old.get("servicePort")? {
-            Value::String(name) => json!({ "name": name }),
-            number => json!({ "number": number }),
-        };
-        Some(json!({"service": {"name": old.get("serviceName")?, "port": port}}))
-    };
-    let done = backends(ingress, &mut |path| {
-        let Some(new) = path.get("backend").and_then(backend) else { return false };
-        let Value::Object(fields) = path else { return false };
-        fields.insert("backend".into(), new);
-        fields.entry("pathType").or_insert_with(|| "ImplementationSpecific".into());
-        true
-    });
-    if let Some(Value::Object(spec)) = ingress.get_mut("spec")
-        && let Some(old) = spec.shift_remove("backend")
-    {
-        let Some(new) = backend(&old) else { return false };
-        spec.insert("defaultBackend".into(), new);
-    }
-    done
-}
-
-fn ingress_to_v1beta1(ingress: &mut Value) -> bool {
-    let backend = |new: &Value| -> Option<Value> {
-        if let Some(resource) = new.get("resource") {
-            return Some(json!({ "resource": resource }));
-        }
-        let service = new.get("service")?;
-        let port = service.get("port")?;
-        let port = port.get("number").or_else(|| port.get("name"))?;
-        Some(json!({"serviceName": service.get("name")?, "servicePort": port}))
-    };
-    let done = backends(ingress, &mut |path| {
-        let Some(old) = path.get("backend").and_then(backend) else { return false };
-        let Value::Object(fields) = path else { return false };
-        fields.insert("backend".into(), old);
-        true
-    });
-    if let Some(Value::Object(spec)) = ingress.get_mut("spec")
-        && let Some(new) = spec.shift_remove("defaultBackend")
-    {
-        let Some(old) = backend(&new) else { return false };
-        spec.insert("backend".into(), old);
-    }
-    done
-}
-
-fn autoscaler_to_v2(autoscaler: &mut Value) {
-    if let Some(Value::Object(spec)) = autoscaler.get_mut("spec")
-        && let Some(percent) = spec.shift_remove("targetCPUUtilizationPercentage")
-    {
-        spec.insert(
-            "metrics".into(),
-            json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}]),
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn target(types: &[(&str, &str)]) -> ApiResources {

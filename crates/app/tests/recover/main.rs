@@ -7,5 +7,6 @@
 mod data;
 mod diff;
 mod export;
+mod fidelity;
 mod restore;
 mod site;

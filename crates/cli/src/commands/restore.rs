@@ -9,8 +9,8 @@ use crate::picking;
 use crate::volumes::NodeArgs;
 use app::point::Point;
 use app::restore::{
-    Action, Consent, Data, DataSource, Done, Executor, Holder, NotApproved, OnConflict, Only, Report,
-    RestoreOptions, RestorePlan,
+    Action, ClusterScoped, Consent, Data, DataSource, Done, Executor, Holder, NotApproved, OnConflict, Only,
+    Report, RestoreOptions, RestorePlan,
 };
 use app::selector::Selector;
 use repo::ReaderOptions;
@@ -27,9 +27,17 @@ pub struct Args {
     #[arg(long)]
     pub plan: bool,
     /// What to do with objects that are there and differ: skip (leave them), update (apply the point's fields over
-    /// them), replace (delete and make again), fail (restore nothing at all)
+    /// them), recreate (update; delete and make again what cannot be changed in place), replace (delete and make again),
+    /// fail (restore nothing at all)
     #[arg(long, default_value = "skip", value_name = "POLICY")]
     pub conflict: OnConflict,
+    /// What to do with objects of the whole cluster: create (where they are absent, never changed), conflict (as
+    /// --conflict says), leave (to the cluster's administrator, but for namespaces and volumes)
+    #[arg(long, default_value = "create", value_name = "POLICY")]
+    pub cluster_scoped: ClusterScoped,
+    /// Restore the status of objects of this kind, too (`*`: of all); may be given several times
+    #[arg(long, value_name = "KIND")]
+    pub status: Vec<String>,
     /// Also write data into claims that exist, so that they hold exactly what the point holds
     #[arg(long, conflicts_with = "no_data")]
     pub overwrite_data: bool,
@@ -97,6 +105,8 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
     let options = RestoreOptions {
         transform: args.mapping.transform()?,
         on_conflict: args.conflict,
+        cluster_scoped: args.cluster_scoped,
+        status: args.status.clone(),
         only: args.only.only()?,
         data: match (args.no_data, args.overwrite_data) {
             (true, _) => Data::Leave,
