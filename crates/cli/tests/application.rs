@@ -275,7 +275,7 @@ fn requests_that_do_not_fit_are_told_and_change_nothing() {
                 name: "unknown policy",
                 args: &["restore", "latest", "--conflict", "merge"],
                 code: 2,
-                says: &["merge", "skip, update, replace or fail"],
+                says: &["merge", "skip, update, recreate, replace or fail"],
             },
             Case {
                 name: "policy fail",
