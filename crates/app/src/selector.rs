@@ -88,6 +88,20 @@ impl Selector {
     }
 }
 
+/// As [`Selector::parse`] reads it.
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let parts = self.0.iter().map(|(key, need)| match need {
+            Need::In(set) => format!("{key} in ({})", list(set)),
+            Need::NotIn(set) => format!("{key} notin ({})", list(set)),
+            Need::Exists => key.clone(),
+            Need::Absent => format!("!{key}"),
+        });
+        f.write_str(&parts.collect::<Vec<_>>().join(","))
+    }
+}
+
 /// Splits at commas outside parentheses; an empty text has no part.
 fn split(text: &str) -> Vec<&str> {
     if text.trim().is_empty() {

@@ -135,6 +135,68 @@ fn found_backed_up_compared_lost_and_restored() {
 }
 
 #[test]
+fn a_plan_is_approved_on_paper_and_executed_once() {
+    let cluster = Cluster::new();
+    let place = &cluster.place;
+    plant(&cluster.data("shop", "data"), &mut Dice(12), 3, 3_000);
+    place.run(&["backup", "shop"]).expect(0);
+    let made = place.run(&["restore", "latest", "--plan", "-o", "json", "--to", "shop=shop-copy"]).expect(0);
+    let paper = place.path("plan.json");
+    std::fs::write(&paper, &made.out).unwrap();
+    let forged = place.path("forged.json");
+    std::fs::write(&forged, made.out.replace("\"skip\"", "\"update\"")).unwrap();
+    let (paper, forged) = (paper.display().to_string(), forged.display().to_string());
+    let cases = [
+        Case {
+            name: "forged",
+            args: &["restore", "--execute", &forged],
+            code: 8,
+            says: &["was changed after it was made"],
+        },
+        Case {
+            name: "no plan",
+            args: &["restore", "--execute", "/dev/null"],
+            code: 2,
+            says: &["no restore plan"],
+        },
+        Case {
+            name: "no file",
+            args: &["restore", "--execute", "/nowhere/x"],
+            code: 2,
+            says: &["/nowhere/x"],
+        },
+        Case {
+            name: "both",
+            args: &["restore", "latest", "--execute", &paper],
+            code: 2,
+            says: &["--execute"],
+        },
+        Case { name: "neither", args: &["restore"], code: 2, says: &["POINT"] },
+        Case {
+            name: "with a mapping",
+            args: &["restore", "--execute", &paper, "--to", "a=b"],
+            code: 2,
+            says: &["--to"],
+        },
+    ];
+    check(&cluster, &cases);
+    place.run(&["restore", "--execute", &paper]).expect(0);
+    let moved = cluster
+        .server
+        .dump()
+        .iter()
+        .any(|o| o["metadata"]["namespace"] == "shop-copy" && o["kind"] == "Deployment");
+    assert!(moved, "it was restored under the approved mapping");
+    let again = [Case {
+        name: "again",
+        args: &["restore", "--execute", &paper],
+        code: 8,
+        says: &["target has changed"],
+    }];
+    check(&cluster, &again);
+}
+
+#[test]
 fn requests_that_do_not_fit_are_told_and_change_nothing() {
     let cluster = Cluster::new();
     let place = &cluster.place;

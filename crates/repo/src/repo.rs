@@ -285,6 +285,16 @@ impl Repository {
         Ok(Chunker::new(self.0.chunk_bytes, &*self.0.opened.keys.gear()?))
     }
 
+    /// A digest of bytes that are no part of the repository: the same for the same bytes, and without the repository's keys
+    /// nobody can make it, or find out by trying what it is of. Needs the put or the read key.
+    ///
+    /// # Errors
+    /// If the key may only list.
+    pub fn digest(&self, bytes: &[u8]) -> Result<crate::id::ChunkId, Error> {
+        // No chunk begins with these words by any accident that matters: even then only the names would be equal.
+        Ok(self.0.opened.keys.chunk_ids()?.id(&[b"digest of what is no chunk\0", bytes].concat()))
+    }
+
     /// [`Error::NotPermitted`] unless the key allows it.
     pub fn require(&self, needed: Capability) -> Result<(), Error> {
         match (self.capability(), needed) {

@@ -8,5 +8,6 @@ mod data;
 mod diff;
 mod export;
 mod fidelity;
+mod paper;
 mod restore;
 mod site;

@@ -3,17 +3,18 @@
 use super::{mapping, print_findings};
 use crate::cluster;
 use crate::context::Context;
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Exit, Failure, Result, io};
 use crate::output::{Output, Tone, bytes, counted, duration};
 use crate::picking;
 use crate::volumes::NodeArgs;
 use app::point::Point;
 use app::restore::{
     Action, ClusterScoped, Consent, Data, DataSource, Done, Executor, Holder, NotApproved, OnConflict, Only,
-    Report, RestoreOptions, RestorePlan,
+    Paper, PaperError, Report, RestoreOptions, RestorePlan, on_paper,
 };
 use app::selector::Selector;
 use repo::ReaderOptions;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::block_in_place;
@@ -22,10 +23,16 @@ use tokio::task::block_in_place;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recovery point: an id or its beginning, `latest`, or `latest:APP`
-    pub point: String,
-    /// Only show what would happen
+    #[arg(required_unless_present = "execute")]
+    pub point: Option<String>,
+    /// Only show what would happen. `-o json` makes a plan that can be approved and executed later
     #[arg(long)]
     pub plan: bool,
+    /// Execute a plan that was made with `--plan -o json`, exactly as it is, once
+    #[arg(long, value_name = "PLAN.json", conflicts_with_all = ["point", "plan", "conflict", "cluster_scoped", "status",
+        "overwrite_data", "no_data", "namespace", "kind", "name", "selector", "to", "storage_class", "registry", "host",
+        "map_node", "priority_class", "ingress_class", "mapping"])]
+    pub execute: Option<PathBuf>,
     /// What to do with objects that are there and differ: skip (leave them), update (apply the point's fields over
     /// them), recreate (update; delete and make again what cannot be changed in place), replace (delete and make again),
     /// fail (restore nothing at all)
@@ -100,9 +107,9 @@ impl OnlyArgs {
     }
 }
 
-/// Runs it.
-pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
-    let options = RestoreOptions {
+/// What the options say.
+fn options(args: &Args) -> Result<RestoreOptions> {
+    Ok(RestoreOptions {
         transform: args.mapping.transform()?,
         on_conflict: args.conflict,
         cluster_scoped: args.cluster_scoped,
@@ -114,9 +121,31 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
             _ => Data::New,
         },
         ..RestoreOptions::default()
-    };
+    })
+}
+
+/// Runs it.
+pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
     let repo = ctx.repository()?;
-    let info = picking::one(&repo, picking::APPLICATION, &args.point)?;
+    let digest = |bytes: &[u8]| repo.digest(bytes).map(|digest| digest.to_string());
+    let paper = match &args.execute {
+        None => None,
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| mapping::usage_io(io(format!("cannot read the plan {}", file.display()), &e)))?;
+            Some(Paper::read(&text, ctx.env.now(), &digest).map_err(not_executed)?)
+        }
+    };
+    let options = match &paper {
+        Some(paper) => paper.options().map_err(not_executed)?,
+        None => options(&args)?,
+    };
+    let wanted = match (&paper, &args.point) {
+        (Some(paper), _) => paper.point(),
+        (None, Some(point)) => point.as_str(),
+        (None, None) => return Err(Failure::usage("name a recovery point")),
+    };
+    let info = picking::one(&repo, picking::APPLICATION, wanted)?;
     let cancel = ctx.interrupt.cancel.clone();
     let reader =
         block_in_place(|| repo.reader(ReaderOptions { cancel: cancel.clone(), ..Default::default() }))?;
@@ -126,12 +155,22 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
     if args.plan {
         match ctx.out.is_table() {
             true => print_plan(ctx, &plan),
-            false => ctx.out.value(&plan)?,
+            false => {
+                let made = on_paper(&plan, &info.id.to_string(), &options, ctx.env.now(), &digest)?;
+                ctx.out.value(&made)?;
+            }
         }
         return Ok(Exit::Done);
     }
-    let consent = Consent { replace: args.yes, overwrite_data: args.yes };
-    let approved = plan.approve(&consent).map_err(not_approved)?;
+    // Whoever approved a plan read what it deletes and overwrites.
+    let yes = args.yes || paper.is_some();
+    if let Some(paper) = &paper {
+        paper.fits(&plan, &digest).map_err(not_executed)?;
+    }
+    let approved = plan.approve(&Consent { replace: yes, overwrite_data: yes }).map_err(not_approved)?;
+    if let Some(paper) = &paper {
+        paper.claim(&cluster, ctx.env.now()).await.map_err(not_executed)?;
+    }
     let changing = ctx.interrupt.changing()?;
     let progress = Arc::new(ctx.progress(format!("Restoring {}", point.meta.application)));
     let (files, data) = approved
@@ -181,6 +220,25 @@ fn damaged(report: &Report) -> bool {
 
 fn not_approved(error: NotApproved) -> Failure {
     Failure::new(Exit::Refused, error.to_string())
+}
+
+fn not_executed(error: PaperError) -> Failure {
+    let exit = match &error {
+        PaperError::Malformed(_) => Exit::Usage,
+        PaperError::NoLease(_) => Exit::Denied,
+        PaperError::Forged
+        | PaperError::Old(_)
+        | PaperError::OtherCluster { .. }
+        | PaperError::Changed(_)
+        | PaperError::Ran(_) => Exit::Refused,
+        PaperError::Failed(_) => {
+            return match error {
+                PaperError::Failed(inner) => inner.into(),
+                other => Failure::new(Exit::Failed, other.to_string()),
+            };
+        }
+    };
+    Failure::new(exit, error.to_string())
 }
 
 fn tone(out: &Output, action: Action) -> String {
