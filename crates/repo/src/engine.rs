@@ -35,7 +35,7 @@ pub(crate) struct Job {
     pub slot: std::sync::Arc<Slot>,
 }
 
-/// A segment is written as soon as so many chunks wait for one: 4 GiB of data at 64 KiB a chunk. What a
+/// A segment is written as soon as so many chunks wait for one: 2 to 4 GiB of data. What a
 /// write that dies has stored up to there is found by the next.
 const SEGMENT_CHUNKS: usize = 65_536;
 const _: () = assert!(SEGMENT_CHUNKS + crate::pack::PACK_CHUNKS_MAX <= crate::index::SEGMENT_CHUNKS_MAX);
@@ -326,6 +326,17 @@ impl Engine {
                 false
             }
         }
+    }
+
+    /// Whether these bytes are this chunk, and it is stored already. Counted as a chunk that was handed in.
+    pub(crate) fn knows(&self, plain: &[u8], id: &ChunkId) -> bool {
+        // Hashed first: asking the index makes this write rely on the pack.
+        let known = self.ids.id(plain) == *id && self.has(id);
+        if known {
+            self.bytes_read.fetch_add(plain.len() as u64, Ordering::Relaxed);
+            self.chunks_reused.fetch_add(1, Ordering::Relaxed);
+        }
+        known
     }
 
     /// Whether the caller must store the chunk: it is in no pack, and nobody else in this write has taken it.

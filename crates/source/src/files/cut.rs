@@ -10,23 +10,49 @@ use bytes::Bytes;
 
 use super::pool::{Buffer, HEAD};
 
+/// What takes the chunks of a stream.
+pub(super) trait Sink<E> {
+    /// The next chunk.
+    fn chunk(&mut self, chunk: Bytes) -> Result<(), E>;
+
+    /// Asked before the stream is scanned for the next cut, `at` bytes from its beginning, with the bytes at hand;
+    /// `last` says that they are all that follows. Who knows a chunk that begins here and sees that it still does
+    /// takes it: the same bytes from the same start are cut at the same place, so there is nothing to look for.
+    fn known(&mut self, _at: u64, _rest: &[u8], _last: bool) -> Known {
+        Known::No
+    }
+}
+
+/// What is known of the chunk that begins somewhere.
+pub(super) enum Known {
+    /// Nothing, or it is another one now.
+    No,
+    /// It may be known when there are more bytes.
+    Later,
+    /// It has been taken; so long it is.
+    Taken(usize),
+}
+
+impl<E, F: FnMut(Bytes) -> Result<(), E>> Sink<E> for F {
+    fn chunk(&mut self, chunk: Bytes) -> Result<(), E> {
+        self(chunk)
+    }
+}
+
 pub(super) struct Cutter {
     chunker: repo::Chunker,
     carry: Vec<u8>,
+    /// Where in the stream what is carried begins.
+    at: u64,
 }
 
 impl Cutter {
     pub fn new(chunker: repo::Chunker) -> Cutter {
-        Cutter { chunker, carry: Vec::with_capacity(HEAD) }
+        Cutter { chunker, carry: Vec::with_capacity(HEAD), at: 0 }
     }
 
     /// Takes the first `used` bytes of the buffer's body and hands on every chunk they complete.
-    pub fn feed<E>(
-        &mut self,
-        buffer: Buffer,
-        used: usize,
-        emit: &mut impl FnMut(Bytes) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn feed<E>(&mut self, buffer: Buffer, used: usize, sink: &mut impl Sink<E>) -> Result<(), E> {
         let mut buffer = buffer;
         if self.carry.len() + used < self.chunker.max() {
             // Too little to be worth a look: many small helpings would be looked at again and again.
@@ -34,22 +60,44 @@ impl Cutter {
             return Ok(());
         }
         let mut rest = buffer.freeze(&self.carry, used);
-        while let Some(length) = self.chunker.next(&rest, true) {
-            if length < self.chunker.max() && length + 2 > rest.len() {
-                break;
-            }
-            emit(rest.split_to(length))?;
+        while !rest.is_empty() {
+            let length = match sink.known(self.at, &rest, false) {
+                Known::Later => break,
+                Known::Taken(length) => {
+                    let _ = rest.split_to(length);
+                    length
+                }
+                Known::No => {
+                    let cut = self.chunker.next(&rest, true);
+                    let certain = |length: &usize| *length == self.chunker.max() || length + 2 <= rest.len();
+                    let Some(length) = cut.filter(certain) else { break };
+                    sink.chunk(rest.split_to(length))?;
+                    length
+                }
+            };
+            self.at += length as u64;
         }
         self.carry.clear();
         self.carry.extend_from_slice(&rest);
         Ok(())
     }
 
-    /// The stream ends here.
-    pub fn finish<E>(&mut self, emit: &mut impl FnMut(Bytes) -> Result<(), E>) -> Result<(), E> {
+    /// The stream ends here, or is to be cut here as if it did.
+    pub fn finish<E>(&mut self, sink: &mut impl Sink<E>) -> Result<(), E> {
         let mut rest = Bytes::from(std::mem::take(&mut self.carry));
-        while let Some(length) = self.chunker.next(&rest, true) {
-            emit(rest.split_to(length))?;
+        while !rest.is_empty() {
+            let length = match sink.known(self.at, &rest, true) {
+                Known::Taken(length) => {
+                    let _ = rest.split_to(length);
+                    length
+                }
+                _ => {
+                    let Some(length) = self.chunker.next(&rest, true) else { break };
+                    sink.chunk(rest.split_to(length))?;
+                    length
+                }
+            };
+            self.at += length as u64;
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ impl<'a> Lay<'a> {
                     self.in_step()?;
                     self.settle(false)?;
                 }
-                Ok(Part::Chunk(ticket, length)) => self.large(vec![(ticket, length)], parts)?,
+                Ok(Part::Chunks(chunks)) => self.large(chunks, parts)?,
                 Ok(Part::Large(Some(entry))) => self.wait(*entry, 0)?,
                 Ok(Part::Large(None)) => {}
                 Ok(Part::Failed(error)) => return Err(error.into()),
@@ -234,13 +234,11 @@ impl<'a> Lay<'a> {
     /// A large file: its chunks, then its entry. A few chunks are extents, more are a stream.
     fn large(&mut self, mut first: Vec<(Ticket, u32)>, parts: &Receiver<Part>) -> Result<(), Error> {
         let entry = loop {
+            if first.len() > EXTENTS_MAX {
+                break None;
+            }
             match parts.recv() {
-                Ok(Part::Chunk(ticket, length)) => {
-                    first.push((ticket, length));
-                    if first.len() > EXTENTS_MAX {
-                        break None;
-                    }
-                }
+                Ok(Part::Chunks(chunks)) => first.extend(chunks),
                 Ok(Part::Large(entry)) => break Some(entry),
                 other => return Err(self.cut_short(other)),
             }
@@ -255,25 +253,32 @@ impl<'a> Lay<'a> {
                 (Content::Extents(extents), entry)
             }
             None => {
-                let (mut first, mut end) = (first.into_iter(), Err(Error::CutShort { what: "a large file" }));
+                let (mut ready, mut end) = (first.into_iter(), Err(Error::CutShort { what: "a large file" }));
                 let writer = self.readers.writer;
                 let root = writer.root_of(std::iter::from_fn(|| {
-                    let part = match first.next() {
-                        Some((ticket, length)) => Ok(Part::Chunk(ticket, length)),
-                        None => parts.recv(),
-                    };
-                    match part {
-                        Ok(Part::Chunk(ticket, length)) => match ticket.wait() {
-                            Ok(id) => {
-                                self.read(length);
-                                return Some((id, u64::from(length)));
+                    loop {
+                        if let Some((ticket, length)) = ready.next() {
+                            match ticket.wait() {
+                                Ok(id) => {
+                                    self.read(length);
+                                    return Some((id, u64::from(length)));
+                                }
+                                Err(error) => end = Err(error.into()),
                             }
-                            Err(error) => end = Err(error.into()),
-                        },
-                        Ok(Part::Large(entry)) => end = Ok(entry),
-                        other => end = Err(self.cut_short(other)),
+                            return None;
+                        }
+                        match parts.recv() {
+                            Ok(Part::Chunks(chunks)) => ready = chunks.into_iter(),
+                            Ok(Part::Large(entry)) => {
+                                end = Ok(entry);
+                                return None;
+                            }
+                            other => {
+                                end = Err(self.cut_short(other));
+                                return None;
+                            }
+                        }
                     }
-                    None
                 }))?;
                 (Content::Stream(root), end?)
             }

@@ -134,6 +134,7 @@ pub fn backup(
         pool: pool::Pool::default(),
         cancel: &options.cancel,
         small: small(writer.chunker().sizes()),
+        ahead: std::sync::Mutex::new(()),
     };
     let walk = walk::Walk {
         jobs,

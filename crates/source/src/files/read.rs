@@ -11,15 +11,15 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender};
-use repo::{Content, Finding, Lane, NodeKind, TreeEntry};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use repo::{Content, Finding, Lane, NodeKind, StreamExtent, TreeEntry};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 
-use super::cut::Cutter;
+use super::cut::{Cutter, Known, Sink};
 use super::pool::{BODY, Buffer, Pool};
 use super::previous::{still_stored, unchanged};
 use super::sys::{self, Meta};
@@ -44,8 +44,8 @@ pub(super) struct Name {
 pub(super) enum Part {
     /// Entries, and the bytes of the small files among them, laid end to end in the buffer's body.
     Piece { items: Vec<Item>, bytes: Option<(Buffer, usize)> },
-    /// A chunk of the large file whose entry follows.
-    Chunk(repo::Ticket, u32),
+    /// Chunks of the large file whose entry follows.
+    Chunks(Vec<(repo::Ticket, u32)>),
     /// The large file, its content still empty, whose chunks came before; `None` if it could not be
     /// read to its end.
     Large(Option<Box<TreeEntry>>),
@@ -63,7 +63,13 @@ pub(super) struct Readers<'a> {
     pub cancel: &'a repo::Cancel,
     /// Files up to this many bytes share chunks.
     pub small: u64,
+    /// Taken by whoever reads ahead: one large file at a time, where one thread would set the pace. Several are read
+    /// side by side anyway, and buffers are memory.
+    pub ahead: Mutex<()>,
 }
+
+/// Files from this many bytes on are read ahead.
+const AHEAD: u64 = 16 * BODY as u64;
 
 /// Never more holes in an entry than this: an entry has a longest size. The holes after are read as the
 /// zeros they are, and restored as zeros.
@@ -130,7 +136,8 @@ impl Readers<'_> {
             let linked = Linked { dir: dir.clone(), name, path, meta, previous };
             return piece.push(Item::Linked(Box::new(linked)));
         }
-        if let Some(entry) = previous.and_then(|previous| self.reuse(previous, &meta)) {
+        let mut previous = previous;
+        if let Some(entry) = previous.take_if(|previous| self.reuse(previous, &meta)) {
             return piece.push(Item::Entry { entry, run: 0, reused: true });
         }
         let opened = match opened {
@@ -141,44 +148,43 @@ impl Readers<'_> {
         };
         match opened.and_then(|(fd, meta)| Ok((sys::xattrs_fd(&fd)?, fd, meta))) {
             Ok((xattrs, fd, meta)) if meta.kind == FileType::RegularFile => {
-                self.read(&fd, meta, xattrs, path, piece, parts)
+                let (xattrs, finding) = attributes(&path, Ok(xattrs));
+                if let Some(finding) = finding {
+                    piece.found(finding)?;
+                }
+                let entry = entry(path, NodeKind::Fifo, &meta, xattrs);
+                self.read(&fd, meta, entry, previous.as_ref(), piece, parts)
             }
             Ok(_) => piece.found(changed(&path, "it was a file when it was listed and is none now")),
             Err(e) => piece.found(vanished_or_unreadable(&path, e)),
         }
     }
 
-    /// The previous entry, if it still describes the file and its chunks are all there.
-    pub fn reuse(&self, previous: TreeEntry, meta: &Meta) -> Option<TreeEntry> {
-        let parent = self.parent?;
-        if !unchanged(&previous, meta, parent.started) {
-            return None;
-        }
-        match &previous.kind {
-            NodeKind::File { content, .. } if still_stored(content, parent, self.writer) => Some(previous),
-            _ => None,
-        }
+    /// Whether the previous entry still describes the file, and its chunks are all there.
+    fn reuse(&self, previous: &TreeEntry, meta: &Meta) -> bool {
+        let Some(parent) = self.parent else { return false };
+        unchanged(previous, meta, parent.started)
+            && match &previous.kind {
+                NodeKind::File { content, .. } => still_stored(content, parent, self.writer),
+                _ => false,
+            }
     }
 
+    /// Reads a file that has been opened; `entry` lacks what only a file has.
     fn read(
         &self,
         fd: &OwnedFd,
         meta: Meta,
-        xattrs: sys::Xattrs,
-        path: Vec<u8>,
+        entry: TreeEntry,
+        previous: Option<&TreeEntry>,
         piece: &mut Piece,
         parts: &Sender<Part>,
     ) -> Result<(), Stop> {
-        let (xattrs, finding) = attributes(&path, Ok(xattrs));
-        if let Some(finding) = finding {
-            piece.found(finding)?;
-        }
-        let entry = entry(path, NodeKind::Fifo, &meta, xattrs);
         if meta.size <= self.small {
             self.read_small(fd, meta, entry, piece, parts)
         } else {
             piece.send(parts)?;
-            self.read_large(fd, meta, entry, piece, parts)
+            self.read_large(fd, meta, entry, Before::new(previous, self.parent), piece, parts)
         }
     }
 
@@ -232,6 +238,7 @@ impl Readers<'_> {
         fd: &OwnedFd,
         meta: Meta,
         mut entry: TreeEntry,
+        before: Before<'_>,
         piece: &mut Piece,
         parts: &Sender<Part>,
     ) -> Result<(), Stop> {
@@ -240,46 +247,183 @@ impl Readers<'_> {
             Err(e) => return piece.found(vanished_or_unreadable(&entry.path, e)),
         };
         let mut cutter = Cutter::new(self.writer.chunker());
-        let mut emit = |chunk: Bytes| {
-            let length = chunk.len() as u32;
-            let part = match self.writer.chunk(Lane::Data, chunk) {
-                Ok(ticket) => Part::Chunk(ticket, length),
-                Err(error) => Part::Failed(error),
-            };
-            parts.send(part).map_err(|_| Stop)
-        };
+        let mut chunks = Chunks { writer: self.writer, before, parts, ready: Vec::new() };
         let mut size = meta.size;
-        'data: for &(mut offset, mut length) in &data {
+        let mut take = |block: Block| -> Result<bool, Stop> {
+            let Block { buffer, at, want, got } = block;
+            let got = match got {
+                Ok(got) => got,
+                Err(e) => {
+                    // A file that cannot be read to its end is left out: a shorter one under its
+                    // name would look whole. The chunks sent so far serve nobody and harm nobody.
+                    parts.send(Part::Large(None)).map_err(|_| Stop)?;
+                    piece.found(vanished_or_unreadable(&entry.path, e))?;
+                    return Ok(false);
+                }
+            };
+            cutter.feed(buffer, got, &mut chunks)?;
+            chunks.send()?;
+            if got < want {
+                size = at + got as u64;
+            }
+            Ok(true)
+        };
+        let alone = if meta.size < AHEAD { None } else { self.ahead.try_lock().ok() };
+        let whole = match alone {
+            None => self.blocks(fd, &data, &mut take)?,
+            Some(_alone) => std::thread::scope(|scope| {
+                let (blocks, ahead) = bounded(1);
+                let data = &data;
+                scope.spawn(move || {
+                    self.blocks(fd, data, &mut |block| blocks.send(block).map(|()| true).map_err(|_| Stop))
+                });
+                // Dropped when this is over, also early: then nobody reads on.
+                for block in ahead {
+                    if !take(block)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            })?,
+        };
+        if self.cancel.is_cancelled() {
+            return Err(Stop);
+        }
+        if !whole {
+            return Ok(());
+        }
+        cutter.finish(&mut chunks)?;
+        chunks.send()?;
+        if !sys::stat_fd(fd).is_ok_and(|after| after.same_content(&meta)) {
+            piece.found(changed(&entry.path, "its content may be part old, part new"))?;
+        }
+        entry.kind = file(&meta, size, holes(&data, size));
+        parts.send(Part::Large(Some(Box::new(entry)))).map_err(|_| Stop)
+    }
+
+    /// Reads the data of a file block by block, until `take` has enough, or there is no more.
+    fn blocks(
+        &self,
+        fd: &OwnedFd,
+        data: &[(u64, u64)],
+        take: &mut impl FnMut(Block) -> Result<bool, Stop>,
+    ) -> Result<bool, Stop> {
+        for &(mut at, mut length) in data {
             while length > 0 {
                 if self.cancel.is_cancelled() {
                     return Err(Stop);
                 }
                 let mut buffer = self.pool.take();
                 let want = usize::try_from(length).unwrap_or(BODY).min(BODY);
-                let got = match read_at(fd, &mut buffer.body()[..want], offset) {
-                    Ok(got) => got,
-                    Err(e) => {
-                        // A file that cannot be read to its end is left out: a shorter one under its
-                        // name would look whole. The chunks sent so far serve nobody and harm nobody.
-                        parts.send(Part::Large(None)).map_err(|_| Stop)?;
-                        return piece.found(vanished_or_unreadable(&entry.path, e));
-                    }
-                };
-                cutter.feed(buffer, got, &mut emit)?;
-                offset += got as u64;
-                length -= got as u64;
-                if got < want {
-                    size = offset;
-                    break 'data;
+                let got = read_at(fd, &mut buffer.body()[..want], at);
+                let end = *got.as_ref().unwrap_or(&0) < want;
+                if !take(Block { buffer, at, want, got })? {
+                    return Ok(false);
                 }
+                if end {
+                    return Ok(true);
+                }
+                at += want as u64;
+                length -= want as u64;
             }
         }
-        cutter.finish(&mut emit)?;
-        if !sys::stat_fd(fd).is_ok_and(|after| after.same_content(&meta)) {
-            piece.found(changed(&entry.path, "its content may be part old, part new"))?;
+        Ok(true)
+    }
+}
+
+/// What has been read of a large file at one place.
+struct Block {
+    buffer: Buffer,
+    at: u64,
+    want: usize,
+    /// Less than wanted at the end of the file alone.
+    got: Result<usize, Errno>,
+}
+
+/// The chunks the file consisted of when it was last backed up. Most of a large file is what it was: then its chunks are
+/// where they were, and hashing them is cheaper than finding them again.
+struct Before<'a> {
+    chunks: Option<Box<dyn Iterator<Item = StreamExtent> + 'a>>,
+    next: Option<StreamExtent>,
+    /// Where the content ended. Its last chunk was cut by that, and counts only if it is the last again.
+    end: u64,
+}
+
+impl<'a> Before<'a> {
+    fn new(previous: Option<&'a TreeEntry>, parent: Option<&'a Parent<'a>>) -> Before<'a> {
+        let (chunks, end): (Option<Box<dyn Iterator<Item = _>>>, _) = match (previous, parent) {
+            (Some(TreeEntry { kind: NodeKind::File { content, .. }, .. }), Some(parent)) => {
+                let chunks: Box<dyn Iterator<Item = _>> = match content {
+                    // What cannot be read here costs time, not data: the rest is cut as if it were new.
+                    Content::Stream(root) => Box::new(parent.reader.extents(root).map_while(Result::ok)),
+                    Content::Extents(extents) => Box::new(extents.iter().scan(0, |at, extent| {
+                        let offset = *at;
+                        *at += u64::from(extent.length);
+                        Some(StreamExtent { offset, id: extent.chunk, length: extent.length })
+                    })),
+                };
+                (Some(chunks), content.length())
+            }
+            _ => (None, 0),
+        };
+        Before { chunks, next: None, end }
+    }
+
+    /// The chunk that began here.
+    fn at(&mut self, at: u64) -> Option<StreamExtent> {
+        while self.next.is_none_or(|next| next.offset < at) {
+            self.next = Some(self.chunks.as_mut()?.next()?);
         }
-        entry.kind = file(&meta, size, holes(&data, size));
-        parts.send(Part::Large(Some(Box::new(entry)))).map_err(|_| Stop)
+        self.next.filter(|next| next.offset == at)
+    }
+}
+
+/// Hands the chunks of a large file to the writer, or finds that it has them.
+struct Chunks<'a> {
+    writer: &'a repo::Writer,
+    before: Before<'a>,
+    parts: &'a Sender<Part>,
+    ready: Vec<(repo::Ticket, u32)>,
+}
+
+impl Chunks<'_> {
+    fn send(&mut self) -> Result<(), Stop> {
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        self.parts.send(Part::Chunks(std::mem::take(&mut self.ready))).map_err(|_| Stop)
+    }
+}
+
+impl Sink<Stop> for Chunks<'_> {
+    fn chunk(&mut self, chunk: Bytes) -> Result<(), Stop> {
+        let length = chunk.len() as u32;
+        match self.writer.chunk(Lane::Data, chunk) {
+            Ok(ticket) => {
+                self.ready.push((ticket, length));
+                Ok(())
+            }
+            Err(error) => self.parts.send(Part::Failed(error)).map_err(|_| Stop),
+        }
+    }
+
+    fn known(&mut self, at: u64, rest: &[u8], last: bool) -> Known {
+        let Some(before) = self.before.at(at) else { return Known::No };
+        let length = before.length as usize;
+        if at + u64::from(before.length) >= self.before.end && !(last && length == rest.len()) {
+            return Known::No;
+        }
+        match (rest.get(..length), last) {
+            (None, false) => Known::Later,
+            (None, true) => Known::No,
+            (Some(bytes), _) => match self.writer.known(bytes, before.id) {
+                Some(ticket) => {
+                    self.ready.push((ticket, before.length));
+                    Known::Taken(length)
+                }
+                None => Known::No,
+            },
+        }
     }
 }
 
