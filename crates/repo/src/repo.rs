@@ -619,7 +619,7 @@ mod tests {
             assert!(matches!(open(&store, "first"), Err(Error::Damaged { .. })), "{broken:?}");
         }
         // R4: a header that still parses and says something else opens no key.
-        store.tamper(HEADER, Some(text.replace("65536", "32768").into()));
+        store.tamper(HEADER, Some(text.replace("32768", "65536").into()));
         assert!(matches!(open(&store, "first"), Err(Error::WrongKey { .. })));
         store.tamper(HEADER, Some(header));
         open(&store, "first").unwrap();

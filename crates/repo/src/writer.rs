@@ -68,7 +68,7 @@ impl Default for WriterOptions {
             threads: 0,
             uploads: 2,
             memory_bytes: 0,
-            compression: 1,
+            compression: 2,
             lease: LEASE,
             cancel: Cancel::default(),
             #[cfg(test)]
