@@ -257,8 +257,8 @@ kube_get() { # PATH
 # The controllers run when the first namespace has its service account with a token (a pod would be refused before),
 # and when the roles admin, edit and view, which start empty, have been put together from their parts.
 kube_settled() {
-  kube_get /api/v1/namespaces/default/serviceaccounts/default | grep -q default-token &&
-    kube_get /apis/rbac.authorization.k8s.io/v1/clusterroles/admin | grep -q '"deployments"'
+  kube_get /api/v1/namespaces/default/serviceaccounts/default | grep default-token >/dev/null &&
+    kube_get /apis/rbac.authorization.k8s.io/v1/clusterroles/admin | grep '"deployments"' >/dev/null
 }
 
 make_pki() { # DIR
