@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Edge, Graph, RefKind};
+use crate::graph::{By, Edge, Graph, RefKind};
+use crate::names::Kind;
 use crate::object::ObjectKey;
 use crate::point::{Consistency, VolumeRecord};
 
@@ -36,11 +37,27 @@ pub struct Reference {
     pub via: RefKind,
     /// JSON pointer into `from`: the evidence.
     pub at: String,
+    /// How it is known.
+    #[serde(default, skip_serializing_if = "By::is_table")]
+    pub by: By,
     /// What became of it.
     pub state: State,
     /// Why, unless it is included.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+}
+
+/// Something outside of the cluster that an object names. No point has its data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct External {
+    /// The object that names it.
+    pub from: ObjectKey,
+    /// JSON pointer into `from`: the evidence.
+    pub at: String,
+    /// What it is.
+    pub kind: Kind,
+    /// `postgres://db.example.com:5432/shop`, without anything secret.
+    pub name: String,
 }
 
 /// How one claim's data stands.
@@ -118,6 +135,9 @@ pub struct Certificate {
     /// Every reference of every stored object.
     #[serde(default)]
     pub references: Vec<Reference>,
+    /// What is outside of the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<External>,
     /// Every claim a stored object uses.
     #[serde(default)]
     pub volumes: Vec<VolumeState>,
@@ -129,15 +149,37 @@ pub struct Certificate {
 /// Findings with these codes mean that something could not be read: the point is incomplete.
 pub const CODES_INCOMPLETE: &[&str] = &["forbidden", "unreadable"];
 
+fn is_gap(note: &Note) -> bool {
+    note.severity >= Level::Error || CODES_INCOMPLETE.contains(&note.code.as_str())
+}
+
 impl Certificate {
     /// Puts the parts together and decides whether the point is complete.
     pub fn new(references: Vec<Reference>, volumes: Vec<VolumeState>, findings: Vec<Note>) -> Certificate {
         let complete = references.iter().all(|r| r.state != State::Missing)
             && volumes.iter().all(|v| v.missing.is_none())
-            && findings
-                .iter()
-                .all(|f| f.severity < Level::Error && !CODES_INCOMPLETE.contains(&f.code.as_str()));
-        Certificate { complete, references, volumes, findings }
+            && !findings.iter().any(is_gap);
+        Certificate { complete, references, external: Vec::new(), volumes, findings }
+    }
+
+    /// The same, with what is outside of the cluster. It does not count: nobody can put it into a point.
+    pub fn with_external(self, external: Vec<External>) -> Certificate {
+        Certificate { external, ..self }
+    }
+
+    /// What is missing, in words, one line each: references, volumes, and what could not be read.
+    pub fn gaps(&self) -> Vec<String> {
+        let references = self.missing().map(|r| format!("{} of {} at {}: {}", r.to, r.from, r.at, r.reason));
+        let volumes = self.volumes.iter().filter_map(|v| {
+            Some(format!(
+                "the data of PersistentVolumeClaim {}/{}: {}",
+                v.namespace,
+                v.claim,
+                v.missing.as_ref()?
+            ))
+        });
+        let findings = self.findings.iter().filter(|f| is_gap(f));
+        references.chain(volumes).chain(findings.map(|f| format!("{}: {}", f.what, f.message))).collect()
     }
 
     /// References that are missing.
@@ -156,6 +198,7 @@ impl Certificate {
                 via: r.via,
                 at: r.at.clone(),
                 optional: false,
+                by: r.by,
             })
             .collect();
         Graph::new(objects, edges)

@@ -20,6 +20,9 @@ pub enum Error {
     /// A rule that must succeed did not; every lock is released and nothing was committed.
     #[error("{0}")]
     Rule(String),
+    /// A whole point was asked for, and this is what it would lack; nothing was committed.
+    #[error("the recovery point would lack {}; nothing was committed", listed(.0))]
+    Incomplete(Vec<String>),
     /// The cluster answered something that it must not.
     #[error("{0}")]
     Cluster(ApiError),
@@ -29,6 +32,16 @@ pub enum Error {
     /// The stop button was pressed; every lock is released and nothing was committed.
     #[error("cancelled; nothing was committed")]
     Cancelled,
+}
+
+/// The first of them, and how many more there are.
+fn listed(gaps: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = gaps.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if gaps.len() > SHOWN {
+        text.push_str(&format!("; and {} more", gaps.len() - SHOWN));
+    }
+    text
 }
 
 impl From<ApiError> for Error {

@@ -46,8 +46,40 @@ pub enum RefKind {
     Definition,
     /// A Service's DNS name in plain configuration.
     Names,
-    /// A field of a custom resource that has the shape of a reference.
+    /// Lives in the object it names: a topic in its broker, a pooler in its database.
+    PartOf,
+    /// A policy on its target, endpoints of their Service.
+    Attaches,
+    /// Takes whatever has certain labels or lives in a namespace: a monitor, a tool that deploys.
+    Watches,
+    /// The GitOps object that an object is kept in step by.
+    Tracked,
+    /// Anything else that it names.
+    #[serde(other)]
     Other,
+}
+
+/// How a reference is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The kind's table says that a name stands there.
+    #[default]
+    Table,
+    /// The schema of the kind's definition does.
+    Schema,
+    /// The field has a usual name.
+    Shape,
+    /// A host in plain text is the name of something in the cluster.
+    #[serde(other)]
+    Text,
+}
+
+impl By {
+    /// Is it the usual way, which is not written down?
+    pub fn is_table(&self) -> bool {
+        *self == By::Table
+    }
 }
 
 impl RefKind {
@@ -67,8 +99,64 @@ impl RefKind {
             | RefKind::Subject
             | RefKind::Definition
             | RefKind::Calls
+            | RefKind::PartOf
             | RefKind::Scales => true,
-            RefKind::Selects | RefKind::Routes | RefKind::Names | RefKind::Other => false,
+            RefKind::Selects
+            | RefKind::Routes
+            | RefKind::Names
+            | RefKind::Attaches
+            | RefKind::Watches
+            | RefKind::Tracked
+            | RefKind::Other => false,
+        }
+    }
+
+    /// Does what refers by this kind need what it names, so that it comes along?
+    pub fn leads_forward(self) -> bool {
+        // A binding's other accounts and a Service's other pods are other people's; what is watched and what deploys
+        // have a life of their own.
+        !matches!(self, RefKind::Subject | RefKind::Selects | RefKind::Watches | RefKind::Tracked)
+    }
+
+    /// Does what refers by this kind belong to what it names, so that it comes along with that?
+    pub fn leads_back(self) -> bool {
+        matches!(
+            self,
+            RefKind::Owner
+                | RefKind::PartOf
+                | RefKind::Attaches
+                | RefKind::Selects
+                | RefKind::Scales
+                | RefKind::Subject
+                | RefKind::Routes
+                | RefKind::Calls
+        )
+    }
+
+    /// The word for it, as it is written in a point.
+    pub fn word(self) -> &'static str {
+        match self {
+            RefKind::Owner => "owner",
+            RefKind::Namespace => "namespace",
+            RefKind::Config => "config",
+            RefKind::Secret => "secret",
+            RefKind::ServiceAccount => "service_account",
+            RefKind::Claim => "claim",
+            RefKind::Volume => "volume",
+            RefKind::Class => "class",
+            RefKind::Role => "role",
+            RefKind::Subject => "subject",
+            RefKind::Selects => "selects",
+            RefKind::Scales => "scales",
+            RefKind::Routes => "routes",
+            RefKind::Calls => "calls",
+            RefKind::Definition => "definition",
+            RefKind::Names => "names",
+            RefKind::PartOf => "part_of",
+            RefKind::Attaches => "attaches",
+            RefKind::Watches => "watches",
+            RefKind::Tracked => "tracked",
+            RefKind::Other => "other",
         }
     }
 }
@@ -87,6 +175,9 @@ pub struct Edge {
     /// The object itself says it can live without (`optional: true`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+    /// How it is known.
+    #[serde(default, skip_serializing_if = "By::is_table")]
+    pub by: By,
 }
 
 /// Objects and the references between them. An edge may point at an object that is no node: it dangles.
@@ -138,7 +229,14 @@ mod tests {
     }
 
     fn edge(from: &str, to: &str) -> Edge {
-        Edge { from: key(from), to: key(to), via: RefKind::Config, at: String::new(), optional: false }
+        Edge {
+            from: key(from),
+            to: key(to),
+            via: RefKind::Config,
+            at: String::new(),
+            optional: false,
+            by: By::Table,
+        }
     }
 
     #[test]

@@ -16,13 +16,14 @@ use repo::Finding;
 use serde_json::{Value, json};
 
 use crate::api::{ApiResources, Cluster};
-use crate::certificate::{Reference, State};
+use crate::certificate::{External, Reference, State};
 use crate::discover;
 use crate::error::Error;
-use crate::graph::{Edge, Graph, RefKind};
+use crate::graph::{By, Edge, Graph, RefKind};
 use crate::kinds::{self, Keep, Order};
 use crate::object::{Object, ObjectKey};
 use crate::point::{Restore, Role};
+use crate::resolve::{self, Edges, References};
 use crate::selector::{Selector, glob};
 use crate::world::{self, Observed, Unread, World, unprotected_volumes};
 
@@ -109,6 +110,8 @@ pub struct Selected {
     pub objects: BTreeMap<ObjectKey, Picked>,
     /// Every reference of theirs, with its state.
     pub references: Vec<Reference>,
+    /// What they name outside of the cluster.
+    pub external: Vec<External>,
     /// What was found on the way.
     pub findings: Vec<Finding>,
 }
@@ -122,6 +125,7 @@ impl Selected {
             via: r.via,
             at: r.at.clone(),
             optional: false,
+            by: r.by,
         });
         Graph::new(self.objects.keys().cloned().collect(), edges.collect())
     }
@@ -191,40 +195,34 @@ pub async fn select(cluster: &Cluster, selection: &Selection) -> Result<Selected
     let filter = Filter::of(&cluster.resources, selection)?;
     let namespaces = world::namespaces(cluster, &selection.namespaces).await?;
     let mut world = world::observe(cluster, &namespaces).await?;
-    let mut edges = world.edges();
-    let (seeds, filter) = seeds(&world, &edges, selection, filter)?;
+    let mut references = resolve::references(&world);
+    let (seeds, filter) = seeds(&world, &references, selection, filter)?;
     let roles = loop {
-        let (roles, abroad) = closure(&world, &edges, &seeds, &filter);
+        let (roles, abroad) = closure(&world, &references.edges, &seeds, &filter);
         if abroad.is_empty() {
             break roles;
         }
         // Needed, and not among what was read: of another namespace, or readable by name only. What is fetched may
         // need more, so the closure is walked again; what is not there is not asked for twice.
         world.fetch(cluster, &abroad).await?;
-        for key in abroad {
-            let found = world.edges_of_one(&key);
-            edges.insert(key, found);
-        }
+        references.add_fetched(&world, abroad);
     };
-    let mut selected = assemble(&cluster.resources, &world, &edges, &roles, &filter);
+    let mut selected = assemble(&cluster.resources, &world, &references, &roles, &filter);
     selected.name = selection.name();
     selected.findings = world.findings;
     Ok(selected)
 }
 
-/// References by the object that refers.
-pub type Edges = BTreeMap<ObjectKey, Vec<Edge>>;
-
 fn seeds(
     world: &World,
-    edges: &Edges,
+    references: &References,
     selection: &Selection,
     mut filter: Filter,
 ) -> Result<(BTreeSet<ObjectKey>, Filter), Error> {
     let mut pool: BTreeSet<ObjectKey> = match &selection.application {
         Some(name) => {
             let mut fitting: Vec<_> =
-                discover::group(world, edges).into_iter().filter(|a| a.name == *name).collect();
+                discover::group(world, references).into_iter().filter(|a| a.name == *name).collect();
             let places: BTreeSet<_> = fitting.iter().map(|a| a.namespace.clone()).collect();
             if fitting.is_empty() {
                 return Err(Error::NotFound(format!(
@@ -242,7 +240,9 @@ fn seeds(
         None => world
             .objects
             .iter()
-            .filter(|(key, _)| !key.namespace.is_empty())
+            .filter(|(key, seen)| {
+                !key.namespace.is_empty() || discover::is_released_into(&seen.object, world)
+            })
             .map(|(key, _)| key.clone())
             .collect(),
     };
@@ -261,42 +261,6 @@ fn seeds(
     // Asked-for kinds limit the seeds only: what they need is needed.
     filter.include = None;
     Ok((pool, filter))
-}
-
-/// Does what refers by this kind need what it names?
-fn leads_forward(via: RefKind) -> bool {
-    match via {
-        RefKind::Owner
-        | RefKind::Namespace
-        | RefKind::Config
-        | RefKind::Secret
-        | RefKind::ServiceAccount
-        | RefKind::Claim
-        | RefKind::Volume
-        | RefKind::Class
-        | RefKind::Role
-        | RefKind::Scales
-        | RefKind::Routes
-        | RefKind::Calls
-        | RefKind::Definition
-        | RefKind::Names
-        | RefKind::Other => true,
-        // A binding's other accounts and a Service's other pods are other people's.
-        RefKind::Subject | RefKind::Selects => false,
-    }
-}
-
-/// Does what refers by this kind belong to the member it names?
-fn leads_back(via: RefKind) -> bool {
-    matches!(
-        via,
-        RefKind::Owner
-            | RefKind::Selects
-            | RefKind::Scales
-            | RefKind::Subject
-            | RefKind::Routes
-            | RefKind::Calls
-    )
 }
 
 /// Walks from the seeds. Gives the roles, and what is needed but was not read.
@@ -336,7 +300,7 @@ fn closure(
         }
         roles.insert(key.clone(), role);
         for edge in edges.get(&key).into_iter().flatten() {
-            if leads_forward(edge.via) {
+            if edge.via.leads_forward() {
                 work.push((edge.to.clone(), if role == Role::Member { Role::Member } else { Role::Shared }));
             }
         }
@@ -344,7 +308,7 @@ fn closure(
         // exception is the account everybody runs as by default; its bindings are found from the members' pods.
         if role == Role::Member {
             for edge in back.get(&key).into_iter().flatten() {
-                if leads_back(edge.via) {
+                if edge.via.leads_back() {
                     work.push((edge.from.clone(), Role::Member));
                 }
             }
@@ -368,13 +332,13 @@ fn share(
             .filter(|(key, role)| **role == Role::Member && !seeds.contains(*key))
             .filter(|(key, _)| {
                 let own = || edges.get(*key).into_iter().flatten();
-                let users = || back.get(key).into_iter().flatten().filter(|e| leads_forward(e.via));
+                let users = || back.get(key).into_iter().flatten().filter(|e| e.via.leads_forward());
                 let used_by_others = users().any(|e| !roles.contains_key(&e.from));
                 let used_by_shared_only = users().next().is_some() && users().all(|e| is_shared(&e.from));
                 // A policy that also selects others, a binding of an account that others run as too.
                 let attached_to_others = own().any(|e| {
                     (e.via == RefKind::Selects && !roles.contains_key(&e.to))
-                        || (leads_back(e.via) && is_shared(&e.to))
+                        || (e.via.leads_back() && is_shared(&e.to))
                 });
                 used_by_others || used_by_shared_only || attached_to_others
             })
@@ -393,7 +357,7 @@ fn share(
 fn assemble(
     api: &ApiResources,
     world: &World,
-    edges: &Edges,
+    found: &References,
     roles: &BTreeMap<ObjectKey, Role>,
     filter: &Filter,
 ) -> Selected {
@@ -412,7 +376,8 @@ fn assemble(
         selected.objects.insert(key.clone(), Picked { seen: seen.clone(), role: *role, restore });
     }
     for (key, picked) in &selected.objects {
-        for edge in edges.get(key).into_iter().flatten() {
+        selected.external.extend(found.external.get(key).into_iter().flatten().cloned());
+        for edge in found.edges.get(key).into_iter().flatten() {
             let (state, reason) = if selected.objects.contains_key(&edge.to) {
                 (State::Included, String::new())
             } else {
@@ -423,6 +388,7 @@ fn assemble(
                 to: edge.to.clone(),
                 via: edge.via,
                 at: edge.at.clone(),
+                by: edge.by,
                 state,
                 reason,
             });
@@ -492,6 +458,8 @@ fn not_included(
         Some(_) if edge.optional => expected("optional, and not readable with these credentials"),
         Some(Unread::Forbidden) => (State::Missing, "not readable with these credentials".into()),
         Some(Unread::Broken) => (State::Missing, "its API did not answer properly".into()),
+        None if edge.by == By::Text => expected("named in text only, and not there"),
+        None if edge.by != By::Table => expected("it looks like a name, and nothing of that name is there"),
         None if edge.optional => expected("optional, and not there"),
         None if api.find(&to.group, &to.kind).is_none() => match edge.via {
             RefKind::Definition => expected("its API group is served by the cluster, not by a definition"),
@@ -538,7 +506,7 @@ fn made_by_every_cluster(key: &ObjectKey) -> Option<&'static str> {
     }
 }
 
-/// Volumes of the selected workloads that are no claims, as findings.
+/// Data of the selected workloads that no point has: volumes that are no claims, and what is outside of the cluster.
 pub fn unprotected(selected: &Selected) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (key, picked) in &selected.objects {
@@ -550,6 +518,17 @@ pub fn unprotected(selected: &Selected) -> Vec<Finding> {
                 "volume-unprotected",
                 format!("volume {name} of {key}"),
                 format!("{what}; its bytes are not in the point"),
+            ));
+        }
+    }
+    let is_ours = |key: &ObjectKey| selected.objects.get(key).is_some_and(|p| p.role == Role::Member);
+    let mut told = BTreeSet::new();
+    for external in selected.external.iter().filter(|e| e.kind.holds_data() && is_ours(&e.from)) {
+        if told.insert((external.kind, &external.name)) {
+            findings.push(Finding::note(
+                "data-outside",
+                format!("{} {}", external.kind, external.name),
+                format!("{} uses it ({}); its data is not in the point", external.from, external.at),
             ));
         }
     }

@@ -77,7 +77,12 @@ impl Selector {
 
     /// Does it select an object with these labels?
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter().all(|(key, need)| match (need, labels.get(key)) {
+        self.selects(|name| labels.get(name).map(String::as_str))
+    }
+
+    /// The same, with the labels looked up one by one.
+    pub fn selects<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
+        self.0.iter().all(|(key, need)| match (need, label(key)) {
             (Need::In(set), Some(value)) => set.contains(value),
             (Need::In(_), None) => false,
             // As in Kubernetes: `!=` and `notin` also select what has no such label.

@@ -1,4 +1,4 @@
-//! What the cluster holds right now, as far as we may see it, with every reference resolved.
+//! What the cluster holds right now, as far as we may see it.
 //!
 //! Observing never ends at one thing that cannot be read: a kind that is forbidden or broken is remembered, so
 //! that the certificate can say "not readable" and not "not there". It ends when nothing may be read at all, or
@@ -13,11 +13,9 @@ use serde_json::Value;
 
 use crate::api::{ApiError, Cluster, ResourceType};
 use crate::error::Error;
-use crate::graph::{Edge, RefKind};
-use crate::kinds::{self, Keep, KindInfo, custom_resource_definition};
-use crate::object::{Object, ObjectKey, string_map};
-use crate::refs::{self, Target};
-use crate::selector::{Selector, glob};
+use crate::kinds::{self, Keep, KindInfo};
+use crate::object::{Object, ObjectKey};
+use crate::selector::glob;
 
 /// Lists asked for at the same time.
 const LISTS_AT_ONCE: usize = 8;
@@ -56,6 +54,8 @@ pub struct World {
     pub objects: BTreeMap<ObjectKey, Observed>,
     /// Namespaces that were read in full, as far as allowed.
     pub namespaces: BTreeSet<String>,
+    /// Kinds that live outside of namespaces, by (group, kind).
+    pub cluster_scoped: BTreeSet<(String, String)>,
     /// Kinds that could not be read, by (group, kind, namespace or "").
     pub unread: BTreeMap<(String, String, String), Unread>,
     /// What was found on the way.
@@ -66,6 +66,17 @@ impl World {
     /// An object.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
         self.objects.get(key).map(|seen| seen.object.as_ref())
+    }
+
+    /// All objects of a kind.
+    pub fn of_kind<'w>(
+        &'w self,
+        group: &'w str,
+        kind: &'w str,
+    ) -> impl Iterator<Item = (&'w ObjectKey, &'w Observed)> {
+        // Keys sort by group and kind first.
+        let from = ObjectKey::new(group, kind, "", "");
+        self.objects.range(from..).take_while(move |(key, _)| key.is(group, kind))
     }
 
     /// Does this object belong into a point?
@@ -144,7 +155,12 @@ pub async fn namespaces(cluster: &Cluster, patterns: &[String]) -> Result<BTreeS
 
 /// Reads everything in these namespaces, and everything cluster-scoped.
 pub async fn observe(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result<World, Error> {
-    let mut world = World { namespaces: namespaces.clone(), ..World::default() };
+    let outside = cluster.resources.types.iter().filter(|t| !t.namespaced);
+    let mut world = World {
+        namespaces: namespaces.clone(),
+        cluster_scoped: outside.map(|t| (t.group.clone(), t.kind.clone())).collect(),
+        ..World::default()
+    };
     for broken in &cluster.resources.broken {
         world.findings.push(Finding::warning(
             "api-group-broken",
@@ -278,108 +294,6 @@ impl World {
             }
         }
         Ok(())
-    }
-}
-
-/// Pods and pod makers by their labels, so that a selector looks only at candidates.
-#[derive(Default)]
-struct ByLabel {
-    all: BTreeMap<String, Vec<usize>>,
-    with: BTreeMap<(String, String, String), Vec<usize>>,
-    entries: Vec<(ObjectKey, BTreeMap<String, String>)>,
-}
-
-impl ByLabel {
-    fn of(world: &World) -> ByLabel {
-        let mut index = ByLabel::default();
-        for (key, seen) in &world.objects {
-            let Some(labels) = pod_labels(seen) else { continue };
-            let at = index.entries.len();
-            index.all.entry(key.namespace.clone()).or_default().push(at);
-            for (name, value) in &labels {
-                index.with.entry((key.namespace.clone(), name.clone(), value.clone())).or_default().push(at);
-            }
-            index.entries.push((key.clone(), labels));
-        }
-        index
-    }
-
-    fn select(&self, namespace: &str, selector: &Selector) -> impl Iterator<Item = &ObjectKey> {
-        let candidates = match selector.one_label() {
-            Some((name, value)) => self.with.get(&(namespace.to_owned(), name.to_owned(), value.to_owned())),
-            None => self.all.get(namespace),
-        };
-        let selector = selector.clone();
-        candidates.into_iter().flatten().filter_map(move |at| {
-            let (key, labels) = self.entries.get(*at)?;
-            selector.matches(labels).then_some(key)
-        })
-    }
-}
-
-/// The labels its pods have: a pod's own, or those of a template.
-pub fn pod_labels(seen: &Observed) -> Option<BTreeMap<String, String>> {
-    let base = seen.info().pod_spec?.strip_suffix("/spec")?;
-    Some(string_map(seen.object.at(&format!("{base}/metadata/labels"))))
-}
-
-impl World {
-    /// Every reference of every object, resolved against what was seen. Sorted by the referring object.
-    pub fn edges(&self) -> BTreeMap<ObjectKey, Vec<Edge>> {
-        let index = ByLabel::of(self);
-        self.objects.iter().map(|(key, seen)| (key.clone(), self.edges_of(key, seen, &index))).collect()
-    }
-
-    /// References of objects that came later, with [`World::fetch`].
-    pub fn edges_of_one(&self, key: &ObjectKey) -> Vec<Edge> {
-        // A fetched object is alone in its namespace, so what it selects cannot be told: an empty index says so.
-        self.objects.get(key).map_or_else(Vec::new, |seen| self.edges_of(key, seen, &ByLabel::default()))
-    }
-
-    fn edges_of(&self, key: &ObjectKey, seen: &Observed, index: &ByLabel) -> Vec<Edge> {
-        let mut edges = Vec::new();
-        for found in refs::of(&seen.object) {
-            let mut push = |to: ObjectKey| {
-                edges.push(Edge {
-                    from: key.clone(),
-                    to,
-                    via: found.via,
-                    at: found.at.clone(),
-                    optional: found.optional,
-                });
-            };
-            match found.target {
-                Target::Object(mut to) => {
-                    canonical(&mut to);
-                    if found.via == RefKind::Owner && !self.objects.contains_key(&to) {
-                        // An owner is here or cluster-scoped; the reference does not say which.
-                        let cluster_scoped = ObjectKey { namespace: String::new(), ..to.clone() };
-                        if self.objects.contains_key(&cluster_scoped) {
-                            to = cluster_scoped;
-                        }
-                    }
-                    push(to);
-                }
-                Target::Pods(namespace, selector) => {
-                    for to in index.select(&namespace, &selector).filter(|to| *to != key) {
-                        push(to.clone());
-                    }
-                }
-            }
-        }
-        if seen.info().kind.is_empty() && !seen.resource.group.is_empty() {
-            let to = custom_resource_definition::definition(&seen.resource.plural, &seen.resource.group);
-            edges.push(Edge {
-                from: key.clone(),
-                to,
-                via: RefKind::Definition,
-                at: "/kind".into(),
-                optional: false,
-            });
-        }
-        edges.sort();
-        edges.dedup();
-        edges
     }
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use app::api::Cluster;
-use app::discover::applications;
+use app::discover::discover;
 use common::{cluster, server};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 /// `shop (by app): Deployment web; volumes data 1Gi; shared Secret s; unprotected …`, one line an application.
 async fn told(objects: &str) -> Vec<String> {
-    let found = applications(&cluster(&server(objects)).await, &[]).await.unwrap();
+    let found = discover(&cluster(&server(objects)).await, &[]).await.unwrap();
     let names = |keys: &[app::object::ObjectKey]| {
         keys.iter().map(|k| format!("{} {}", k.kind, k.name)).collect::<Vec<_>>().join(", ")
     };
@@ -31,7 +31,7 @@ async fn told(objects: &str) -> Vec<String> {
         }
         line
     };
-    found.done.iter().map(line).collect()
+    found.applications.iter().map(line).collect()
 }
 
 #[tokio::test]
@@ -131,9 +131,9 @@ async fn a_broken_group_costs_a_finding_and_nothing_else() {
     let cluster = Cluster::connect(client).await.unwrap();
     assert_eq!(cluster.resources.broken.len(), 1);
     assert_eq!(cluster.resources.broken[0].group_version, "metrics.k8s.io/v1beta1");
-    let found = applications(&cluster, &["shop".into()]).await.unwrap();
-    assert_eq!(found.done.len(), 1);
-    assert_eq!(found.done[0].name, "web");
+    let found = discover(&cluster, &["shop".into()]).await.unwrap();
+    assert_eq!(found.applications.len(), 1);
+    assert_eq!(found.applications[0].name, "web");
     assert!(
         found.findings.iter().any(|f| f.code == "api-group-broken" && f.what == "metrics.k8s.io/v1beta1"),
         "{:?}",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use app::api::{ApplyOptions, Cluster, Propagation};
 use app::certificate::State;
-use app::discover::applications;
+use app::discover::discover;
 use app::object::Object;
 use app::point::Restore;
 use app::select::{Selected, Selection, select};
@@ -207,8 +207,8 @@ async fn kube_a_real_application_is_selected_whole_and_without_what_the_cluster_
         cluster.create(resource, &copy, true).await.unwrap_or_else(|e| panic!("{}: {e}", object.key));
     }
 
-    let found = applications(&cluster, &[namespace.into()]).await.unwrap();
-    let web = found.done.iter().find(|a| a.name == "web").unwrap();
+    let found = discover(&cluster, &[namespace.into()]).await.unwrap();
+    let web = found.applications.iter().find(|a| a.name == "web").unwrap();
     assert_eq!(
         web.workloads.iter().map(|k| k.to_string()).collect::<Vec<_>>(),
         [format!("Deployment {namespace}/web"), format!("CronJob {namespace}/nightly")]

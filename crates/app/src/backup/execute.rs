@@ -34,6 +34,10 @@ struct Cut {
 impl BackupPlan {
     /// Does it. Nothing is committed unless everything that can be read was read.
     pub async fn execute(mut self, means: &Means, options: &BackupOptions) -> Result<BackupReport, Error> {
+        let gaps = if options.require_complete { self.gaps() } else { Vec::new() };
+        if !gaps.is_empty() {
+            return Err(Error::Incomplete(gaps));
+        }
         let token = token(means)?;
         let reading = self.reading(means, options).await?;
         let mut progress = means.progress.clone();
@@ -74,6 +78,9 @@ impl BackupPlan {
         let (records, entries, found) = records(&self.volumes, &self.selected, volumes, &held, &pods_after);
         self.findings.extend(found);
         let account = self.account(records, rules, cut.at, means, options);
+        if options.require_complete && !account.certificate.complete {
+            return Err(Error::Incomplete(account.certificate.gaps()));
+        }
         commit(account, self.selected, entries, self.parent.map(|p| p.id), reading, means).await
     }
 
@@ -181,7 +188,8 @@ impl BackupPlan {
             .map(VolumeState::of)
             .collect();
         let references = std::mem::take(&mut self.selected.references);
-        let certificate = Certificate::new(references, states, findings);
+        let external = std::mem::take(&mut self.selected.external);
+        let certificate = Certificate::new(references, states, findings).with_external(external);
         let with_data = volumes.iter().filter(|v| v.entry.is_some());
         let meta = PointMeta {
             format: FORMAT,

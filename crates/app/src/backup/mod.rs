@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::Cluster;
-use crate::certificate::{Certificate, Note};
+use crate::certificate::{Certificate, Note, VolumeState};
 use crate::error::Error;
 use crate::object::{Object, ObjectKey};
 use crate::point::{PointMeta, Restore, Role, VolumeRecord};
@@ -72,6 +72,8 @@ pub struct BackupOptions {
     pub read_ahead: bool,
     /// Volumes read side by side; each has its own threads inside.
     pub volumes_at_once: usize,
+    /// Take no point that would be incomplete.
+    pub require_complete: bool,
     /// The release that writes the point.
     pub version: String,
     /// How the repository is written.
@@ -88,6 +90,7 @@ impl Default for BackupOptions {
             incremental: true,
             read_ahead: true,
             volumes_at_once: 4,
+            require_complete: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             writer: WriterOptions::default(),
         }
@@ -208,6 +211,20 @@ pub async fn plan(cluster: &Cluster, means: &Means, options: &BackupOptions) -> 
 }
 
 impl BackupPlan {
+    /// What a point would lack as far as can be told before any data is read, in words.
+    pub fn gaps(&self) -> Vec<String> {
+        let volumes = self.volumes.iter().filter(|v| !v.is_unbound).filter_map(|v| {
+            Some(VolumeState {
+                namespace: v.key.namespace.clone(),
+                claim: v.key.name.clone(),
+                consistency: None,
+                missing: Some(v.located.clone().err()?),
+            })
+        });
+        let notes = self.findings.iter().map(Note::from).collect();
+        Certificate::new(self.selected.references.clone(), volumes.collect(), notes).gaps()
+    }
+
     /// What it will do, in words.
     pub fn summary(&self) -> PlanSummary {
         let missing =

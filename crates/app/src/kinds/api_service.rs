@@ -2,24 +2,25 @@
 
 use serde_json::Value;
 
-use super::{Keep, KindInfo, Lookup, Order, PLAIN, Readiness};
+use super::{Keep, KindInfo, Lookup, Order, PLAIN, Readiness, To, rule};
+use crate::graph::RefKind;
 use crate::object::Object;
-use crate::refs::Found;
 
 /// APIService.
 pub static KIND: KindInfo = KindInfo {
     group: "apiregistration.k8s.io",
     kind: "APIService",
     order: Order::Api,
-    find: Some(find),
+    cluster_scoped: true,
+    refs: &[
+        rule("/spec/service", To::There("", "Service"), RefKind::Calls),
+        super::cert_manager::INJECTED,
+        super::cert_manager::INJECTED_SECRET,
+    ],
     keep,
     ready,
     ..PLAIN
 };
-
-fn find(service: &Object, found: &mut Vec<Found>) {
-    super::called_service(service, "/spec/service", found);
-}
 
 fn keep(service: &Object, _: Lookup<'_>) -> Keep {
     match service.at("/spec/service") {

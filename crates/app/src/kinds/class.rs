@@ -1,41 +1,60 @@
 //! Classes that objects name and the cluster's administrator provides: stored with the application that uses
 //! them, restored where they are absent.
 
-use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use super::{Keep, KindInfo, Lookup, Order, PLAIN, To, rule};
+use crate::graph::RefKind;
 use crate::object::Object;
 
 /// PriorityClass.
 pub static PRIORITY: KindInfo = KindInfo {
     group: "scheduling.k8s.io",
     kind: "PriorityClass",
+    cluster_scoped: true,
     order: Order::Class,
     keep: keep_priority,
     ..PLAIN
 };
 /// RuntimeClass.
-pub static RUNTIME: KindInfo =
-    KindInfo { group: "node.k8s.io", kind: "RuntimeClass", order: Order::Class, ..PLAIN };
+pub static RUNTIME: KindInfo = KindInfo {
+    group: "node.k8s.io",
+    kind: "RuntimeClass",
+    cluster_scoped: true,
+    order: Order::Class,
+    ..PLAIN
+};
 /// IngressClass.
 pub static INGRESS: KindInfo = KindInfo {
     group: "networking.k8s.io",
     kind: "IngressClass",
+    cluster_scoped: true,
     order: Order::Class,
     also: &["extensions"],
+    refs: &[rule("/spec/parameters", To::Says("", "ConfigMap"), RefKind::Config)],
     ..PLAIN
 };
 /// VolumeAttributesClass.
-pub static VOLUME_ATTRIBUTES: KindInfo =
-    KindInfo { group: "storage.k8s.io", kind: "VolumeAttributesClass", order: Order::Class, ..PLAIN };
-/// GatewayClass.
-pub static GATEWAY: KindInfo =
-    KindInfo { group: "gateway.networking.k8s.io", kind: "GatewayClass", order: Order::Class, ..PLAIN };
-/// DeviceClass.
-pub static DEVICE: KindInfo =
-    KindInfo { group: "resource.k8s.io", kind: "DeviceClass", order: Order::Class, ..PLAIN };
+pub static VOLUME_ATTRIBUTES: KindInfo = KindInfo {
+    group: "storage.k8s.io",
+    kind: "VolumeAttributesClass",
+    cluster_scoped: true,
+    order: Order::Class,
+    // Not every driver registers itself.
+    refs: &[rule("/driverName", To::Cluster("storage.k8s.io", "CSIDriver"), RefKind::Class).optional()],
+    ..PLAIN
+};
+/// ClusterTrustBundle.
+pub static TRUST_BUNDLE: KindInfo = KindInfo {
+    group: "certificates.k8s.io",
+    kind: "ClusterTrustBundle",
+    cluster_scoped: true,
+    order: Order::Class,
+    ..PLAIN
+};
 /// CSIDriver.
 pub static CSI_DRIVER: KindInfo = KindInfo {
     group: "storage.k8s.io",
     kind: "CSIDriver",
+    cluster_scoped: true,
     ignored: Some("it is installed with its driver"),
     ..PLAIN
 };

@@ -1,11 +1,25 @@
 //! ClusterRole: what may be done anywhere. The built-in ones come with the cluster.
 
-use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use super::{Keep, KindInfo, Lookup, Order, PLAIN, To, Where, rule};
+use crate::graph::RefKind;
 use crate::object::Object;
 
 /// ClusterRole.
-pub static KIND: KindInfo =
-    KindInfo { group: super::role_binding::GROUP, kind: "ClusterRole", order: Order::Role, keep, ..PLAIN };
+pub static KIND: KindInfo = KindInfo {
+    group: super::role_binding::GROUP,
+    kind: "ClusterRole",
+    cluster_scoped: true,
+    order: Order::Role,
+    // The rules of an aggregated role are those of the roles it selects.
+    refs: &[rule(
+        "/aggregationRule/clusterRoleSelectors/*",
+        To::Objects(super::role_binding::GROUP, "ClusterRole", Where::Cluster),
+        RefKind::Role,
+    )],
+    find: Some(super::role::find),
+    keep,
+    ..PLAIN
+};
 
 /// Built-in roles and bindings carry this label; `system:` is reserved for them.
 pub(super) fn keep(object: &Object, _: Lookup<'_>) -> Keep {

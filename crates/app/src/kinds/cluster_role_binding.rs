@@ -6,7 +6,9 @@ use super::{KindInfo, Order, PLAIN, cluster_role, role_binding};
 pub static KIND: KindInfo = KindInfo {
     group: role_binding::GROUP,
     kind: "ClusterRoleBinding",
+    cluster_scoped: true,
     order: Order::Binding,
+    refs: role_binding::REFS,
     find: Some(role_binding::find),
     keep: cluster_role::keep,
     ..PLAIN

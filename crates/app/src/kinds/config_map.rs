@@ -1,16 +1,21 @@
 //! ConfigMap: plain configuration, which may name services anywhere.
 
+use serde_json::Value;
+
 use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use crate::names;
 use crate::object::Object;
-use crate::refs::{Found, services_below};
+use crate::refs::{Found, escape, hosts};
 
 /// ConfigMap.
 pub static KIND: KindInfo =
     KindInfo { kind: "ConfigMap", order: Order::Config, find: Some(find), keep, ..PLAIN };
 
 fn find(map: &Object, found: &mut Vec<Found>) {
-    if let Some(data) = map.at("/data") {
-        services_below(data, "/data", found);
+    for (name, value) in map.at("/data").and_then(Value::as_object).into_iter().flatten() {
+        if let Some(text) = value.as_str() {
+            hosts(names::in_document(name, text), &format!("/data/{}", escape(name)), found);
+        }
     }
 }
 

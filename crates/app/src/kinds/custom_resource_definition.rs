@@ -2,10 +2,9 @@
 
 use serde_json::Value;
 
-use super::{KindInfo, Order, PLAIN, Readiness};
+use super::{KindInfo, Order, PLAIN, Readiness, To, rule};
 use crate::graph::RefKind;
-use crate::object::{Object, ObjectKey};
-use crate::refs::Found;
+use crate::object::ObjectKey;
 
 /// API group of definitions.
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -15,7 +14,16 @@ pub static KIND: KindInfo = KindInfo {
     group: GROUP,
     kind: "CustomResourceDefinition",
     order: Order::Definition,
-    find: Some(find),
+    cluster_scoped: true,
+    refs: &[
+        // It can be established before its converter runs; only other versions have to wait.
+        rule("/spec/conversion/webhook/clientConfig/service", To::There("", "Service"), RefKind::Calls)
+            .optional(),
+        rule("/spec/conversion/webhookClientConfig/service", To::There("", "Service"), RefKind::Calls)
+            .optional(),
+        super::cert_manager::INJECTED,
+        super::cert_manager::INJECTED_SECRET,
+    ],
     ready,
     ..PLAIN
 };
@@ -23,16 +31,6 @@ pub static KIND: KindInfo = KindInfo {
 /// The key of the definition behind a custom resource.
 pub fn definition(plural: &str, group: &str) -> ObjectKey {
     ObjectKey::new(GROUP, "CustomResourceDefinition", "", &format!("{plural}.{group}"))
-}
-
-fn find(definition: &Object, found: &mut Vec<Found>) {
-    let at = "/spec/conversion/webhook/clientConfig/service";
-    super::called_service(definition, at, found);
-    super::called_service(definition, "/spec/conversion/webhookClientConfig/service", found);
-    for edge in found.iter_mut().filter(|f| f.via == RefKind::Calls) {
-        // The definition can be established before its converter runs; only other versions have to wait.
-        edge.optional = true;
-    }
 }
 
 fn ready(definition: &Value) -> Readiness {

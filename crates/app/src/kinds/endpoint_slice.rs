@@ -1,11 +1,22 @@
 //! EndpointSlice: like Endpoints; controllers sign the ones they write.
 
-use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use super::{Keep, KindInfo, Lookup, Order, PLAIN, To, rule};
+use crate::graph::RefKind;
 use crate::object::Object;
 
 /// EndpointSlice.
-pub static KIND: KindInfo =
-    KindInfo { group: "discovery.k8s.io", kind: "EndpointSlice", order: Order::Network, keep, ..PLAIN };
+pub static KIND: KindInfo = KindInfo {
+    group: "discovery.k8s.io",
+    kind: "EndpointSlice",
+    order: Order::Network,
+    refs: &[
+        rule("/metadata/labels/kubernetes.io~1service-name", To::Here("", "Service"), RefKind::Attaches)
+            .optional(),
+        rule("/endpoints/*/targetRef", To::Says("", "Pod"), RefKind::Other).optional(),
+    ],
+    keep,
+    ..PLAIN
+};
 
 fn keep(slice: &Object, _: Lookup<'_>) -> Keep {
     match slice.label("endpointslice.kubernetes.io/managed-by") {

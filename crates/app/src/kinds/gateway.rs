@@ -1,64 +1,104 @@
-//! Gateway API: gateways, routes to Services, and the grants that let them cross namespaces.
+//! Gateway API: gateways, routes to Services, policies on them, and the grants that let them cross namespaces.
 
 use serde_json::Value;
 
-use super::{KindInfo, Order, PLAIN, Readiness, To, rule};
+use super::custom::{cluster_kind, kind};
+use super::{KindInfo, Order, Readiness, RefRule, To, rule};
 use crate::graph::RefKind;
-use crate::object::{Object, ObjectKey};
-use crate::refs::{Found, walk};
 
 const GROUP: &str = "gateway.networking.k8s.io";
+const SERVICE: To = To::Says("", "Service");
+const SECRET: To = To::Says("", "Secret");
 
-/// Gateway.
-pub static GATEWAY: KindInfo = KindInfo {
-    group: GROUP,
-    kind: "Gateway",
-    order: Order::Front,
-    refs: &[rule("/spec/gatewayClassName", To::Cluster(GROUP, "GatewayClass"), RefKind::Class)],
-    find: Some(find),
-    ready,
-    ..PLAIN
-};
-/// HTTPRoute.
-pub static HTTP_ROUTE: KindInfo =
-    KindInfo { group: GROUP, kind: "HTTPRoute", order: Order::Front, find: Some(find), ..PLAIN };
-/// GRPCRoute.
-pub static GRPC_ROUTE: KindInfo = KindInfo { kind: "GRPCRoute", ..HTTP_ROUTE };
-/// TCPRoute.
-pub static TCP_ROUTE: KindInfo = KindInfo { kind: "TCPRoute", ..HTTP_ROUTE };
-/// TLSRoute.
-pub static TLS_ROUTE: KindInfo = KindInfo { kind: "TLSRoute", ..HTTP_ROUTE };
-/// UDPRoute.
-pub static UDP_ROUTE: KindInfo = KindInfo { kind: "UDPRoute", ..HTTP_ROUTE };
-/// ReferenceGrant.
-pub static GRANT: KindInfo =
-    KindInfo { group: GROUP, kind: "ReferenceGrant", order: Order::Network, ..PLAIN };
-
-/// Where references stand, and what they are to when they do not say.
-const PLACES: &[(&str, &str, &str, RefKind)] = &[
-    ("/spec/rules/*/backendRefs/*", "", "Service", RefKind::Routes),
-    ("/spec/parentRefs/*", GROUP, "Gateway", RefKind::Other),
-    ("/spec/listeners/*/tls/certificateRefs/*", "", "Secret", RefKind::Secret),
+/// What every kind of route has.
+static ROUTE: &[RefRule] = &[
+    rule("/spec/rules/*/backendRefs/*", SERVICE, RefKind::Routes),
+    rule("/spec/rules/*/filters/*/requestMirror/backendRef", SERVICE, RefKind::Routes),
+    rule("/spec/rules/*/filters/*/extensionRef", To::Says("", "ConfigMap"), RefKind::Config),
+    rule("/spec/rules/*/backendRefs/*/filters/*/requestMirror/backendRef", SERVICE, RefKind::Routes),
+    rule("/spec/rules/*/backendRefs/*/filters/*/extensionRef", To::Says("", "ConfigMap"), RefKind::Config),
+    rule("/spec/parentRefs/*", To::Says(GROUP, "Gateway"), RefKind::Other),
 ];
 
-fn find(object: &Object, found: &mut Vec<Found>) {
-    for (place, group, kind, via) in PLACES {
-        walk(&object.0, place, String::new(), false, &mut |reference, at, _| {
-            let text = |name: &str, default: &str| {
-                reference.get(name).and_then(Value::as_str).unwrap_or(default).to_owned()
-            };
-            let name = text("name", "");
-            if !name.is_empty() {
-                let key = ObjectKey::new(
-                    &text("group", group),
-                    &text("kind", kind),
-                    &text("namespace", object.namespace()),
-                    &name,
-                );
-                found.push(Found::object(key, *via, at));
-            }
-        });
-    }
+const fn route(name: &'static str) -> KindInfo {
+    KindInfo { order: Order::Front, ready: there, ..kind(GROUP, name, ROUTE) }
+}
+
+const BACKEND_TLS: KindInfo = KindInfo {
+    order: Order::Front,
+    ready: there,
+    ..kind(
+        GROUP,
+        "BackendTLSPolicy",
+        &[
+            rule("/spec/targetRefs/*", SERVICE, RefKind::Attaches),
+            rule("/spec/validation/caCertificateRefs/*", To::Says("", "ConfigMap"), RefKind::Config),
+        ],
+    )
+};
+
+/// All kinds of the Gateway API.
+pub static KINDS: &[KindInfo] = &[
+    cluster_kind(
+        GROUP,
+        "GatewayClass",
+        &[rule("/spec/parametersRef", To::Says("", "ConfigMap"), RefKind::Config)],
+    ),
+    KindInfo {
+        order: Order::Front,
+        ready,
+        ..kind(
+            GROUP,
+            "Gateway",
+            &[
+                rule("/spec/gatewayClassName", To::Cluster(GROUP, "GatewayClass"), RefKind::Class),
+                rule("/spec/listeners/*/tls/certificateRefs/*", SECRET, RefKind::Secret),
+                rule(
+                    "/spec/listeners/*/tls/frontendValidation/caCertificateRefs/*",
+                    To::Says("", "ConfigMap"),
+                    RefKind::Config,
+                ),
+                rule("/spec/infrastructure/parametersRef", To::Says("", "ConfigMap"), RefKind::Config),
+                super::cert_manager::ISSUED,
+                super::cert_manager::ISSUED_BY_CLUSTER,
+            ],
+        )
+    },
+    KindInfo {
+        order: Order::Front,
+        ready: there,
+        ..kind(
+            GROUP,
+            "ListenerSet",
+            &[
+                rule("/spec/parentRef", To::Says(GROUP, "Gateway"), RefKind::PartOf),
+                rule("/spec/listeners/*/tls/certificateRefs/*", SECRET, RefKind::Secret),
+            ],
+        )
+    },
+    route("HTTPRoute"),
+    route("GRPCRoute"),
+    route("TCPRoute"),
+    route("TLSRoute"),
+    route("UDPRoute"),
+    BACKEND_TLS,
+    // It lets others lead to what is here, and is of no use without.
+    KindInfo {
+        order: Order::Network,
+        ready: there,
+        ..kind(
+            GROUP,
+            "ReferenceGrant",
+            &[
+                rule("/spec/to/*", SERVICE, RefKind::Attaches).optional(),
+                rule("/spec/from/*/namespace", To::Cluster("", "Namespace"), RefKind::Watches).optional(),
+            ],
+        )
+    },
+];
+
+fn there(_: &Value) -> Readiness {
+    Readiness::Ready
 }
 
 fn ready(gateway: &Value) -> Readiness {

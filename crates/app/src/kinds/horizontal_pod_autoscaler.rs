@@ -1,18 +1,18 @@
 //! HorizontalPodAutoscaler: held back on a restore, or it would scale up what waits for its data.
 
-use serde_json::Value;
-
-use super::{KindInfo, Order, PLAIN};
+use super::{KindInfo, Order, PLAIN, To, rule};
 use crate::graph::RefKind;
-use crate::object::{Object, ObjectKey, split_api_version};
-use crate::refs::Found;
 
 /// HorizontalPodAutoscaler.
 pub static KIND: KindInfo = KindInfo {
     group: "autoscaling",
     kind: "HorizontalPodAutoscaler",
     order: Order::Autoscale,
-    find: Some(find),
+    refs: &[
+        rule("/spec/scaleTargetRef", To::Says("apps", "Deployment"), RefKind::Scales),
+        rule("/spec/metrics/*/object/describedObject", To::Says("", "Service"), RefKind::Other).optional(),
+        rule("/spec/metrics/*/object/target", To::Says("", "Service"), RefKind::Other).optional(),
+    ],
     // autoscaling/v1 keeps the status of later versions in annotations.
     strip: &[
         "/metadata/annotations/autoscaling.alpha.kubernetes.io~1conditions",
@@ -20,17 +20,6 @@ pub static KIND: KindInfo = KindInfo {
     ],
     ..PLAIN
 };
-
-fn find(scaler: &Object, found: &mut Vec<Found>) {
-    let text = |name: &str| {
-        scaler.at("/spec/scaleTargetRef").and_then(|t| t.get(name)).and_then(Value::as_str).unwrap_or("")
-    };
-    if !text("name").is_empty() {
-        let (group, _) = split_api_version(text("apiVersion"));
-        let key = ObjectKey::new(group, text("kind"), scaler.namespace(), text("name"));
-        found.push(Found::object(key, RefKind::Scales, "/spec/scaleTargetRef"));
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,10 @@
 
 use super::{KindInfo, Order, PLAIN, To, rule};
 use crate::graph::RefKind;
-use crate::object::{Object, ObjectKey};
-use crate::refs::Found;
 
 const SERVICE: To = To::Here("", "Service");
+/// `name` or `namespace/name`.
+const SECRET: To = To::Slashed("", "Secret");
 
 /// Ingress.
 pub static KIND: KindInfo = KindInfo {
@@ -21,36 +21,30 @@ pub static KIND: KindInfo = KindInfo {
         rule("/spec/backend/serviceName", SERVICE, RefKind::Routes),
         rule("/spec/tls/*/secretName", To::Here("", "Secret"), RefKind::Secret),
         rule("/spec/ingressClassName", To::Cluster("networking.k8s.io", "IngressClass"), RefKind::Class),
+        // The annotation named a controller before there were classes: a class of that name need not exist.
+        rule(
+            "/metadata/annotations/kubernetes.io~1ingress.class",
+            To::Cluster("networking.k8s.io", "IngressClass"),
+            RefKind::Class,
+        )
+        .optional(),
+        rule("/spec/defaultBackend/resource", To::Says("", "Service"), RefKind::Other),
+        rule("/spec/rules/*/http/paths/*/backend/resource", To::Says("", "Service"), RefKind::Other),
+        // What the usual controllers read from annotations.
+        rule("/metadata/annotations/nginx.ingress.kubernetes.io~1auth-secret", SECRET, RefKind::Secret),
+        rule("/metadata/annotations/nginx.ingress.kubernetes.io~1auth-tls-secret", SECRET, RefKind::Secret),
+        rule("/metadata/annotations/nginx.ingress.kubernetes.io~1proxy-ssl-secret", SECRET, RefKind::Secret),
+        rule(
+            "/metadata/annotations/nginx.ingress.kubernetes.io~1default-backend",
+            To::Here("", "Service"),
+            RefKind::Routes,
+        ),
+        super::cert_manager::ISSUED,
+        super::cert_manager::ISSUED_BY_CLUSTER,
     ],
     // Ready as soon as it is there: many controllers serve it and never write an address into its status.
-    find: Some(find),
     ..PLAIN
 };
-
-/// Secrets that the usual controllers read from annotations, as `name` or `namespace/name`.
-const SECRETS: &[&str] = &[
-    "nginx.ingress.kubernetes.io/auth-secret",
-    "nginx.ingress.kubernetes.io/auth-tls-secret",
-    "nginx.ingress.kubernetes.io/proxy-ssl-secret",
-];
-
-fn find(ingress: &Object, found: &mut Vec<Found>) {
-    for annotation in SECRETS {
-        if let Some(value) = ingress.annotation(annotation).filter(|v| !v.is_empty()) {
-            let (namespace, name) = value.split_once('/').unwrap_or((ingress.namespace(), value));
-            let at = format!("/metadata/annotations/{}", crate::refs::escape(annotation));
-            found.push(Found::object(ObjectKey::new("", "Secret", namespace, name), RefKind::Secret, at));
-        }
-    }
-    if let Some(class) = ingress.annotation("kubernetes.io/ingress.class") {
-        // The annotation named a controller before there were classes: a class of that name need not exist.
-        let key = ObjectKey::new("networking.k8s.io", "IngressClass", "", class);
-        found.push(
-            Found::object(key, RefKind::Class, "/metadata/annotations/kubernetes.io~1ingress.class")
-                .optional(),
-        );
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -76,8 +70,8 @@ mod tests {
                 "Service shop/web routes /spec/defaultBackend/service/name",
                 "Secret shop/tls secret /spec/tls/0/secretName",
                 "IngressClass nginx class /spec/ingressClassName",
-                "Secret other/users secret /metadata/annotations/nginx.ingress.kubernetes.io~1auth-secret",
                 "IngressClass nginx class optional /metadata/annotations/kubernetes.io~1ingress.class",
+                "Secret other/users secret /metadata/annotations/nginx.ingress.kubernetes.io~1auth-secret",
             ]
         );
         let old = json!({"apiVersion":"extensions/v1beta1","kind":"Ingress","metadata":{"namespace":"shop","name":"i"},"spec":{

@@ -4,6 +4,9 @@
 //! ours to keep, and how we know it is ready. Nothing else in the house has a `match kind`. A kind that has
 //! no file gets [`CUSTOM`]: custom resources, whose references are recognised by their usual shapes.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use crate::graph::RefKind;
@@ -80,13 +83,44 @@ pub enum Hold {
     True(&'static str),
 }
 
-/// Whose name a reference rule's path holds.
+/// Whose name stands at a reference rule's path, and how it is written there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
-    /// Of this group and kind, in the namespace of the object itself.
+    /// The name of one of this group and kind, in the namespace of the object itself.
     Here(&'static str, &'static str),
-    /// Of this group and kind, cluster-scoped.
+    /// The name of one that is cluster-scoped.
     Cluster(&'static str, &'static str),
+    /// The name of one in a fixed namespace: (namespace, group, kind).
+    In(&'static str, &'static str, &'static str),
+    /// An object with `name`, and perhaps `namespace`.
+    There(&'static str, &'static str),
+    /// The same with other field names: (group, kind, field of the name, field of the namespace).
+    Named(&'static str, &'static str, &'static str, &'static str),
+    /// An object that also says what it names, in `kind` and `apiVersion`, `apiGroup` or `group`; where it says
+    /// nothing, it is of this group and kind.
+    Says(&'static str, &'static str),
+    /// `name` or `namespace/name` in one text.
+    Slashed(&'static str, &'static str),
+    /// A label selector for pods of the object's namespace.
+    Pods,
+    /// A plain map of labels for pods of the object's namespace; an empty one selects nothing.
+    PodLabels,
+    /// A label selector for objects of this group and kind, and where they are looked for.
+    Objects(&'static str, &'static str, Where),
+    /// A host, a list of hosts, or a URL.
+    Host,
+}
+
+/// Where a selector looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// In the object's own namespace.
+    Here,
+    /// Among what is cluster-scoped.
+    Cluster,
+    /// In the namespaces that this field beside the selector says: `any`, `matchNames`, or a label selector for
+    /// namespaces; the object's own without it.
+    Beside(&'static str),
 }
 
 /// One line of a kind's reference table.
@@ -99,11 +133,20 @@ pub struct RefRule {
     pub to: To,
     /// What the reference means.
     pub via: RefKind,
+    /// The object can do without.
+    pub optional: bool,
 }
 
 /// A line of a reference table.
 pub const fn rule(at: &'static str, to: To, via: RefKind) -> RefRule {
-    RefRule { at, to, via }
+    RefRule { at, to, via, optional: false }
+}
+
+impl RefRule {
+    /// The same, and the object can do without.
+    pub const fn optional(self) -> RefRule {
+        RefRule { optional: true, ..self }
+    }
 }
 
 /// Looks at other objects of the cluster, for kinds whose fate depends on a neighbour.
@@ -122,12 +165,18 @@ pub struct KindInfo {
     pub ignored: Option<&'static str>,
     /// When it is applied.
     pub order: Order,
+    /// Objects of it live in no namespace.
+    pub cluster_scoped: bool,
     /// Names it holds.
     pub refs: &'static [RefRule],
     /// Where it has a pod spec (JSON pointer); its references are read by one table for all kinds.
     pub pod_spec: Option<&'static str>,
-    /// References a table cannot say: selectors, subjects, names that are computed.
+    /// Where it has parts of a pod spec (JSON pointers) without being what runs: an operator makes the pods.
+    pub like_pods: &'static [&'static str],
+    /// References a table cannot say: subjects, names that are computed, hosts in text.
     pub find: Option<fn(&Object, &mut Vec<Found>)>,
+    /// References that another object completes: the kind of a parameter stands in its policy.
+    pub near: Option<fn(&Object, Lookup<'_>, &mut Vec<Found>)>,
     /// JSON pointers (with `*`) removed from the clean object, beside what goes for every kind.
     pub strip: &'static [&'static str],
     /// Cleaning that a list of pointers cannot say. Gets the original and the object to clean.
@@ -163,9 +212,12 @@ pub const PLAIN: KindInfo = KindInfo {
     also: &[],
     ignored: None,
     order: Order::Custom,
+    cluster_scoped: false,
     refs: &[],
     pod_spec: None,
+    like_pods: &[],
     find: None,
+    near: None,
     strip: &[],
     clean: None,
     keep_status: false,
@@ -174,8 +226,12 @@ pub const PLAIN: KindInfo = KindInfo {
     hold: None,
 };
 
+mod admission_policy;
 mod api_service;
+mod argo;
+mod cert_manager;
 mod class;
+mod cloud_native_pg;
 mod cluster_role;
 mod cluster_role_binding;
 mod config_map;
@@ -184,21 +240,28 @@ mod cron_job;
 pub mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
+mod device;
 mod endpoint_slice;
 mod endpoints;
+mod external_secrets;
+mod flow;
+mod flux;
 mod gateway;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod job;
+mod keda;
 mod limits;
 mod namespace;
 mod network_policy;
+mod openshift;
 mod passing;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
 mod pod_disruption_budget;
 mod pod_template;
+mod prometheus;
 mod replica_set;
 mod replication_controller;
 mod role;
@@ -208,18 +271,19 @@ mod service;
 mod service_account;
 mod stateful_set;
 mod storage_class;
+mod strimzi;
+mod vertical_pod_autoscaler;
 mod volume_snapshot;
 mod webhook_configuration;
 
-/// Every kind that has a file.
-pub static TABLE: &[&KindInfo] = &[
+/// Kinds of Kubernetes itself and of its own extensions: each has a file.
+static ALONE: &[&KindInfo] = &[
     &api_service::KIND,
     &class::PRIORITY,
     &class::RUNTIME,
     &class::INGRESS,
     &class::VOLUME_ATTRIBUTES,
-    &class::GATEWAY,
-    &class::DEVICE,
+    &class::TRUST_BUNDLE,
     &class::CSI_DRIVER,
     &cluster_role::KIND,
     &cluster_role_binding::KIND,
@@ -231,13 +295,6 @@ pub static TABLE: &[&KindInfo] = &[
     &deployment::KIND,
     &endpoint_slice::KIND,
     &endpoints::KIND,
-    &gateway::GATEWAY,
-    &gateway::HTTP_ROUTE,
-    &gateway::GRPC_ROUTE,
-    &gateway::TCP_ROUTE,
-    &gateway::TLS_ROUTE,
-    &gateway::UDP_ROUTE,
-    &gateway::GRANT,
     &horizontal_pod_autoscaler::KIND,
     &ingress::KIND,
     &job::KIND,
@@ -258,10 +315,12 @@ pub static TABLE: &[&KindInfo] = &[
     &passing::CSI_CAPACITY,
     &passing::RESOURCE_SLICE,
     &passing::STORAGE_VERSION,
+    &passing::STORAGE_MIGRATION,
+    &passing::POD_CERTIFICATE,
+    &passing::TAINT_RULE,
+    &passing::BINDING,
     &passing::IP_ADDRESS,
     &passing::SERVICE_CIDR,
-    &passing::FLOW_SCHEMA,
-    &passing::PRIORITY_LEVEL,
     &persistent_volume::KIND,
     &persistent_volume_claim::KIND,
     &pod::KIND,
@@ -276,24 +335,86 @@ pub static TABLE: &[&KindInfo] = &[
     &service_account::KIND,
     &stateful_set::KIND,
     &storage_class::KIND,
-    &volume_snapshot::SNAPSHOT,
-    &volume_snapshot::CONTENT,
-    &volume_snapshot::CLASS,
+    &vertical_pod_autoscaler::KIND,
     &webhook_configuration::VALIDATING,
     &webhook_configuration::MUTATING,
+];
+
+/// Families of kinds that come together: tables of their own.
+static FAMILIES: &[&[KindInfo]] = &[
+    admission_policy::KINDS,
+    argo::KINDS,
+    cert_manager::KINDS,
+    cloud_native_pg::KINDS,
+    device::KINDS,
+    external_secrets::KINDS,
+    flow::KINDS,
+    flux::KINDS,
+    gateway::KINDS,
+    keda::KINDS,
+    openshift::KINDS,
+    prometheus::KINDS,
+    strimzi::KINDS,
+    volume_snapshot::KINDS,
 ];
 
 mod custom;
 pub(crate) mod podspec;
 pub use custom::CUSTOM;
+pub use podspec::REFS as POD_RULES;
+
+/// Every kind that has an entry.
+pub fn all() -> impl Iterator<Item = &'static KindInfo> {
+    ALONE.iter().copied().chain(FAMILIES.iter().copied().flatten())
+}
+
+/// Entries by kind: asked for with every object, so not by walking the table.
+static BY_KIND: LazyLock<HashMap<&'static str, Vec<&'static KindInfo>>> = LazyLock::new(|| {
+    let mut by_kind: HashMap<&'static str, Vec<&'static KindInfo>> = HashMap::new();
+    for info in all() {
+        by_kind.entry(info.kind).or_default().push(info);
+    }
+    by_kind
+});
 
 /// What a kind means: its own entry, that of the group it moved to, or [`CUSTOM`].
 pub fn lookup(group: &str, kind: &str) -> &'static KindInfo {
-    TABLE
-        .iter()
-        .find(|info| info.kind == kind && (info.group == group || info.also.contains(&group)))
+    BY_KIND
+        .get(kind)
+        .into_iter()
+        .flatten()
+        .find(|info| info.group == group || info.also.contains(&group))
         .copied()
         .unwrap_or(&CUSTOM)
+}
+
+/// Is this an API group of Kubernetes itself? All others are served by a definition or by somebody's Service.
+pub fn is_built_in(group: &str) -> bool {
+    // Groups of extensions end in k8s.io too, so the names have to be known.
+    !group.contains('.')
+        || matches!(
+            group.strip_suffix(".k8s.io"),
+            Some(
+                "admissionregistration"
+                    | "apiextensions"
+                    | "apiregistration"
+                    | "authentication"
+                    | "authorization"
+                    | "certificates"
+                    | "coordination"
+                    | "discovery"
+                    | "events"
+                    | "flowcontrol.apiserver"
+                    | "internal.apiserver"
+                    | "networking"
+                    | "node"
+                    | "rbac.authorization"
+                    | "resource"
+                    | "scheduling"
+                    | "storage"
+                    | "storagemigration"
+            )
+        )
 }
 
 /// The entry for an object.
@@ -316,18 +437,6 @@ fn replicas_ready(object: &Value, wanted: i64, ready: i64) -> Readiness {
     }
 }
 
-/// The Service that a webhook, a converter or an API group is called at.
-fn called_service(object: &Object, at: &str, found: &mut Vec<Found>) {
-    let text = |name: &str| object.at(at).and_then(|s| s.get(name)).and_then(Value::as_str).unwrap_or("");
-    if !text("name").is_empty() {
-        found.push(Found::object(
-            ObjectKey::new("", "Service", text("namespace"), text("name")),
-            RefKind::Calls,
-            at,
-        ));
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod testing {
     //! How a kind's test asks about it: the references as lines, what is left after cleaning, what is kept.
@@ -346,6 +455,11 @@ pub(crate) mod testing {
                 let to = match found.target {
                     Target::Object(key) => key.to_string(),
                     Target::Pods(namespace, selector) => format!("pods of {namespace} {selector:?}"),
+                    Target::Objects { kind, namespaces, selector, .. } => {
+                        format!("{kind} of {namespaces:?} {selector:?}")
+                    }
+                    Target::Definitions(group) => format!("definitions of {group}"),
+                    Target::Host(mention) => format!("{:?} {}", mention.kind, mention.name),
                 };
                 let via = serde_json::to_value(found.via).unwrap();
                 format!(
@@ -376,15 +490,16 @@ mod tests {
 
     #[test]
     fn every_kind_is_found_under_all_its_groups_and_no_two_share_a_name() {
-        let mut names: Vec<_> = TABLE.iter().map(|info| (info.kind, info.group)).collect();
-        for info in TABLE {
+        let mut names: Vec<_> = all().map(|info| (info.kind, info.group)).collect();
+        for info in all() {
             for group in info.also.iter().chain([&info.group]) {
-                assert!(std::ptr::eq(lookup(group, info.kind), *info), "{group}/{}", info.kind);
+                assert!(std::ptr::eq(lookup(group, info.kind), info), "{group}/{}", info.kind);
             }
         }
+        let entries = names.len();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), TABLE.len());
+        assert_eq!(names.len(), entries);
         assert!(std::ptr::eq(lookup("example.com", "Pod"), &CUSTOM), "another group's Pod is not ours");
     }
 }

@@ -9,6 +9,7 @@ use crate::object::Object;
 /// Namespace.
 pub static KIND: KindInfo = KindInfo {
     kind: "Namespace",
+    cluster_scoped: true,
     order: Order::Namespace,
     strip: &["/metadata/labels/kubernetes.io~1metadata.name"],
     clean: Some(clean),

@@ -1,12 +1,7 @@
 //! NetworkPolicy: who may talk to the pods it selects.
 
-use serde_json::Value;
-
-use super::{KindInfo, Order, PLAIN};
+use super::{KindInfo, Order, PLAIN, To, rule};
 use crate::graph::RefKind;
-use crate::object::Object;
-use crate::refs::{Found, Target};
-use crate::selector::Selector;
 
 /// NetworkPolicy.
 pub static KIND: KindInfo = KindInfo {
@@ -14,28 +9,18 @@ pub static KIND: KindInfo = KindInfo {
     kind: "NetworkPolicy",
     also: &["extensions"],
     order: Order::Network,
-    find: Some(find),
+    refs: &[rule("/spec/podSelector", To::Pods, RefKind::Selects).optional()],
     ..PLAIN
 };
 
-fn find(policy: &Object, found: &mut Vec<Found>) {
-    let selector = Selector::from_json(policy.at("/spec/podSelector").unwrap_or(&Value::Null));
-    let target = Target::Pods(policy.namespace().to_owned(), selector);
-    found.push(Found { target, via: RefKind::Selects, at: "/spec/podSelector".into(), optional: true });
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::kinds::testing::refs;
     use serde_json::json;
 
     #[test]
     fn an_empty_selector_is_every_pod() {
-        let policy = Object(
-            json!({"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"namespace":"n","name":"deny"},"spec":{"podSelector":{}}}),
-        );
-        let mut found = Vec::new();
-        find(&policy, &mut found);
-        assert_eq!(found[0].target, Target::Pods("n".into(), Selector::default()));
+        let policy = json!({"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"namespace":"n","name":"deny"},"spec":{"podSelector":{}}});
+        assert_eq!(refs(&policy), ["pods of n Selector([]) selects optional /spec/podSelector"]);
     }
 }

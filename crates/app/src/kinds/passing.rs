@@ -4,7 +4,8 @@
 use super::{KindInfo, PLAIN};
 
 const PASSING: KindInfo = KindInfo { ignored: Some("it says how things stood at one moment"), ..PLAIN };
-const CLUSTERS: KindInfo = KindInfo { ignored: Some("it belongs to the cluster and its nodes"), ..PLAIN };
+const CLUSTERS: KindInfo =
+    KindInfo { ignored: Some("it belongs to the cluster and its nodes"), cluster_scoped: true, ..PLAIN };
 
 /// Event.
 pub static EVENT: KindInfo = KindInfo { kind: "Event", also: &["events.k8s.io"], ..PASSING };
@@ -16,12 +17,17 @@ pub static LEASE_CANDIDATE: KindInfo =
 /// PodMetrics.
 pub static POD_METRICS: KindInfo = KindInfo { group: "metrics.k8s.io", kind: "PodMetrics", ..PASSING };
 /// NodeMetrics.
-pub static NODE_METRICS: KindInfo = KindInfo { group: "metrics.k8s.io", kind: "NodeMetrics", ..PASSING };
+pub static NODE_METRICS: KindInfo =
+    KindInfo { group: "metrics.k8s.io", kind: "NodeMetrics", cluster_scoped: true, ..PASSING };
 /// ComponentStatus.
-pub static COMPONENT_STATUS: KindInfo = KindInfo { kind: "ComponentStatus", ..PASSING };
+pub static COMPONENT_STATUS: KindInfo = KindInfo { kind: "ComponentStatus", cluster_scoped: true, ..PASSING };
 /// CertificateSigningRequest.
-pub static SIGNING_REQUEST: KindInfo =
-    KindInfo { group: "certificates.k8s.io", kind: "CertificateSigningRequest", ..PASSING };
+pub static SIGNING_REQUEST: KindInfo = KindInfo {
+    group: "certificates.k8s.io",
+    kind: "CertificateSigningRequest",
+    cluster_scoped: true,
+    ..PASSING
+};
 /// VolumeAttachment.
 pub static VOLUME_ATTACHMENT: KindInfo =
     KindInfo { group: "storage.k8s.io", kind: "VolumeAttachment", ..CLUSTERS };
@@ -31,7 +37,7 @@ pub static NODE: KindInfo = KindInfo { kind: "Node", ..CLUSTERS };
 pub static CSI_NODE: KindInfo = KindInfo { group: "storage.k8s.io", kind: "CSINode", ..CLUSTERS };
 /// CSIStorageCapacity.
 pub static CSI_CAPACITY: KindInfo =
-    KindInfo { group: "storage.k8s.io", kind: "CSIStorageCapacity", ..CLUSTERS };
+    KindInfo { group: "storage.k8s.io", kind: "CSIStorageCapacity", cluster_scoped: false, ..CLUSTERS };
 /// ResourceSlice.
 pub static RESOURCE_SLICE: KindInfo =
     KindInfo { group: "resource.k8s.io", kind: "ResourceSlice", ..CLUSTERS };
@@ -42,12 +48,16 @@ pub static STORAGE_VERSION: KindInfo =
 pub static IP_ADDRESS: KindInfo = KindInfo { group: "networking.k8s.io", kind: "IPAddress", ..CLUSTERS };
 /// ServiceCIDR.
 pub static SERVICE_CIDR: KindInfo = KindInfo { group: "networking.k8s.io", kind: "ServiceCIDR", ..CLUSTERS };
-/// FlowSchema.
-pub static FLOW_SCHEMA: KindInfo =
-    KindInfo { group: "flowcontrol.apiserver.k8s.io", kind: "FlowSchema", ..CLUSTERS };
-/// PriorityLevelConfiguration.
-pub static PRIORITY_LEVEL: KindInfo =
-    KindInfo { group: "flowcontrol.apiserver.k8s.io", kind: "PriorityLevelConfiguration", ..CLUSTERS };
+/// StorageVersionMigration.
+pub static STORAGE_MIGRATION: KindInfo =
+    KindInfo { group: "storagemigration.k8s.io", kind: "StorageVersionMigration", ..CLUSTERS };
+/// PodCertificateRequest.
+pub static POD_CERTIFICATE: KindInfo =
+    KindInfo { group: "certificates.k8s.io", kind: "PodCertificateRequest", ..PASSING };
+/// DeviceTaintRule.
+pub static TAINT_RULE: KindInfo = KindInfo { group: "resource.k8s.io", kind: "DeviceTaintRule", ..CLUSTERS };
+/// Binding.
+pub static BINDING: KindInfo = KindInfo { kind: "Binding", ..PASSING };
 
 #[cfg(test)]
 mod tests {

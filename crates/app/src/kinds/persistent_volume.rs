@@ -5,13 +5,39 @@ use super::{Keep, KindInfo, Lookup, Order, PLAIN, To, rule};
 use crate::graph::RefKind;
 use crate::object::Object;
 
+const SECRET: To = To::There("", "Secret");
+
 /// PersistentVolume.
 pub static KIND: KindInfo = KindInfo {
     kind: "PersistentVolume",
     order: Order::Volume,
+    cluster_scoped: true,
     refs: &[
         rule("/spec/storageClassName", To::Cluster("storage.k8s.io", "StorageClass"), RefKind::Class),
+        rule(
+            "/spec/volumeAttributesClassName",
+            To::Cluster("storage.k8s.io", "VolumeAttributesClass"),
+            RefKind::Class,
+        ),
+        rule("/spec/claimRef", To::There("", "PersistentVolumeClaim"), RefKind::Volume).optional(),
         rule("/spec/csi/driver", To::Cluster("storage.k8s.io", "CSIDriver"), RefKind::Class),
+        rule("/spec/csi/controllerPublishSecretRef", SECRET, RefKind::Secret),
+        rule("/spec/csi/nodeStageSecretRef", SECRET, RefKind::Secret),
+        rule("/spec/csi/nodePublishSecretRef", SECRET, RefKind::Secret),
+        rule("/spec/csi/controllerExpandSecretRef", SECRET, RefKind::Secret),
+        rule("/spec/csi/nodeExpandSecretRef", SECRET, RefKind::Secret),
+        rule("/spec/cephfs/secretRef", SECRET, RefKind::Secret),
+        rule("/spec/rbd/secretRef", SECRET, RefKind::Secret),
+        rule("/spec/iscsi/secretRef", SECRET, RefKind::Secret),
+        rule("/spec/flexVolume/secretRef", SECRET, RefKind::Secret),
+        rule("/spec/scaleIO/secretRef", SECRET, RefKind::Secret),
+        rule("/spec/storageos/secretRef", SECRET, RefKind::Secret),
+        rule("/spec/azureFile", To::Named("", "Secret", "secretName", "secretNamespace"), RefKind::Secret),
+        rule(
+            "/spec/glusterfs",
+            To::Named("", "Endpoints", "endpoints", "endpointsNamespace"),
+            RefKind::Other,
+        ),
     ],
     strip: &[
         "/spec/claimRef/uid",
@@ -45,6 +71,12 @@ mod tests {
         let written = volume(json!({}));
         assert_eq!(kept(&written), Keep::Yes);
         assert_eq!(cleaned(&written)["spec"]["claimRef"], json!({"namespace":"shop","name":"data"}));
-        assert_eq!(refs(&written), ["CSIDriver d.example.com class /spec/csi/driver"]);
+        assert_eq!(
+            refs(&written),
+            [
+                "PersistentVolumeClaim shop/data volume optional /spec/claimRef",
+                "CSIDriver d.example.com class /spec/csi/driver",
+            ]
+        );
     }
 }

@@ -23,6 +23,9 @@ pub static KIND: KindInfo = KindInfo {
             RefKind::Class,
         ),
         rule("/spec/volumeName", To::Cluster("", "PersistentVolume"), RefKind::Volume),
+        // What it was filled from once; its data is its own since.
+        rule("/spec/dataSource", To::Says("", "PersistentVolumeClaim"), RefKind::Watches).optional(),
+        rule("/spec/dataSourceRef", To::Says("", "PersistentVolumeClaim"), RefKind::Watches).optional(),
     ],
     strip: &[
         "/spec/volumeName",
@@ -59,7 +62,7 @@ mod tests {
         let claim = json!({"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"namespace":"shop","name":"data",
             "finalizers":["kubernetes.io/pvc-protection"],
             "annotations":{"pv.kubernetes.io/bind-completed":"yes","pv.kubernetes.io/bound-by-controller":"yes","volume.kubernetes.io/selected-node":"n1"}},
-            "spec":{"storageClassName":"fast","volumeName":"pvc-1","accessModes":["ReadWriteOnce"],"dataSource":{"kind":"VolumeSnapshot","name":"s"}},"status":{"phase":"Bound"}});
+            "spec":{"storageClassName":"fast","volumeName":"pvc-1","accessModes":["ReadWriteOnce"],"dataSource":{"apiGroup":"snapshot.storage.k8s.io","kind":"VolumeSnapshot","name":"s"}},"status":{"phase":"Bound"}});
         assert_eq!(
             cleaned(&claim),
             json!({"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"namespace":"shop","name":"data"},
@@ -69,7 +72,8 @@ mod tests {
             refs(&claim),
             [
                 "StorageClass fast class /spec/storageClassName",
-                "PersistentVolume pvc-1 volume /spec/volumeName"
+                "PersistentVolume pvc-1 volume /spec/volumeName",
+                "VolumeSnapshot shop/s watches optional /spec/dataSource",
             ]
         );
         assert_eq!(ready(&claim), Readiness::Ready);

@@ -19,7 +19,7 @@ fn find(budget: &Object, found: &mut Vec<Found>) {
         return;
     }
     let target = Target::Pods(budget.namespace().to_owned(), selector);
-    found.push(Found { target, via: RefKind::Selects, at: "/spec/selector".into(), optional: true });
+    found.push(Found::to(target, RefKind::Selects, "/spec/selector").optional());
 }
 
 #[cfg(test)]

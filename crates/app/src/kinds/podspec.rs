@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::{RefRule, To, rule};
 use crate::graph::RefKind;
+use crate::names;
 use crate::object::{Object, ObjectKey};
-use crate::refs::{Found, services_below, services_in};
+use crate::refs::{Found, hosts};
 
 const CONFIG_MAP: To = To::Here("", "ConfigMap");
 const SECRET: To = To::Here("", "Secret");
@@ -22,9 +23,10 @@ macro_rules! containers {
 }
 
 /// References of a pod spec; pointers are relative to it.
-pub(crate) static REFS: &[&[RefRule]] = &[
+pub static REFS: &[&[RefRule]] = &[
     &containers!("containers"),
     &containers!("initContainers"),
+    &containers!("ephemeralContainers"),
     &[
         rule("/volumes/*/configMap/name", CONFIG_MAP, RefKind::Config),
         rule("/volumes/*/secret/secretName", SECRET, RefKind::Secret),
@@ -40,6 +42,31 @@ pub(crate) static REFS: &[&[RefRule]] = &[
             To::Cluster("storage.k8s.io", "StorageClass"),
             RefKind::Class,
         ),
+        rule(
+            "/volumes/*/ephemeral/volumeClaimTemplate/spec/volumeAttributesClassName",
+            To::Cluster("storage.k8s.io", "VolumeAttributesClass"),
+            RefKind::Class,
+        ),
+        rule(
+            "/volumes/*/ephemeral/volumeClaimTemplate/spec/dataSource",
+            To::Says("", "PersistentVolumeClaim"),
+            RefKind::Other,
+        ),
+        rule(
+            "/volumes/*/ephemeral/volumeClaimTemplate/spec/dataSourceRef",
+            To::Says("", "PersistentVolumeClaim"),
+            RefKind::Other,
+        ),
+        rule(
+            "/volumes/*/projected/sources/*/clusterTrustBundle/name",
+            To::Cluster("certificates.k8s.io", "ClusterTrustBundle"),
+            RefKind::Config,
+        ),
+        rule(
+            "/volumes/*/csi/volumeAttributes/secretProviderClass",
+            To::Here("secrets-store.csi.x-k8s.io", "SecretProviderClass"),
+            RefKind::Config,
+        ),
         rule("/volumes/*/csi/nodePublishSecretRef/name", SECRET, RefKind::Secret),
         rule("/volumes/*/csi/driver", To::Cluster("storage.k8s.io", "CSIDriver"), RefKind::Class),
         rule("/volumes/*/cephfs/secretRef/name", SECRET, RefKind::Secret),
@@ -47,6 +74,11 @@ pub(crate) static REFS: &[&[RefRule]] = &[
         rule("/volumes/*/iscsi/secretRef/name", SECRET, RefKind::Secret),
         rule("/volumes/*/flexVolume/secretRef/name", SECRET, RefKind::Secret),
         rule("/volumes/*/azureFile/secretName", SECRET, RefKind::Secret),
+        rule("/volumes/*/scaleIO/secretRef/name", SECRET, RefKind::Secret),
+        rule("/volumes/*/storageos/secretRef/name", SECRET, RefKind::Secret),
+        rule("/volumes/*/cinder/secretRef/name", SECRET, RefKind::Secret),
+        rule("/volumes/*/glusterfs/endpoints", To::Here("", "Endpoints"), RefKind::Other),
+        rule("/volumes/*/nfs/server", To::Host, RefKind::Names).optional(),
         rule("/imagePullSecrets/*/name", SECRET, RefKind::Secret),
         rule("/serviceAccountName", To::Here("", "ServiceAccount"), RefKind::ServiceAccount),
         rule("/priorityClassName", To::Cluster("scheduling.k8s.io", "PriorityClass"), RefKind::Class),
@@ -64,32 +96,51 @@ pub(crate) static REFS: &[&[RefRule]] = &[
     ],
 ];
 
-/// What a table cannot say: services named in environment, arguments and commands, and the account that is meant
-/// where none is named.
+/// What a table cannot say: hosts in environment, arguments and commands, and the account that is meant where none
+/// is named.
 pub(crate) fn find(object: &Object, base: &str, found: &mut Vec<Found>) {
     let at = format!("{base}/serviceAccountName");
     if object.str(&at).is_empty() {
         let key = ObjectKey::new("", "ServiceAccount", object.namespace(), "default");
         found.push(Found::object(key, RefKind::ServiceAccount, at).optional());
     }
+    text(object, base, found);
+}
+
+/// Hosts in the plain text of a pod spec.
+pub(crate) fn text(object: &Object, base: &str, found: &mut Vec<Found>) {
     for list in ["containers", "initContainers"] {
         let containers = object.at(&format!("{base}/{list}")).and_then(Value::as_array);
         for (index, container) in containers.into_iter().flatten().enumerate() {
             let at = format!("{base}/{list}/{index}");
-            for (number, variable) in
-                container.get("env").and_then(Value::as_array).into_iter().flatten().enumerate()
-            {
-                if let Some(text) = variable.get("value").and_then(Value::as_str) {
-                    services_in(text, &format!("{at}/env/{number}/value"), found);
-                }
+            let variables: Vec<(&str, &str)> = array(container, "env")
+                .iter()
+                .map(|v| {
+                    let text = |name: &str| v.get(name).and_then(Value::as_str).unwrap_or("");
+                    (text("name"), text("value"))
+                })
+                .collect();
+            for (number, (name, value)) in variables.iter().enumerate().filter(|(_, (_, v))| !v.is_empty()) {
+                // Kubernetes fills in variables that stand before; a part of a URL often is one.
+                let known = variables.get(..number).unwrap_or(&[]);
+                let mentions = names::in_value(name, &names::filled_in(value, known));
+                hosts(mentions, &format!("{at}/env/{number}/value"), found);
             }
-            for name in ["args", "command"] {
-                if let Some(value) = container.get(name) {
-                    services_below(value, &format!("{at}/{name}"), found);
+            for name in ["command", "args"] {
+                let words: Vec<String> = array(container, name)
+                    .iter()
+                    .map(|word| names::filled_in(word.as_str().unwrap_or(""), &variables).into_owned())
+                    .collect();
+                for (number, mentions) in names::in_arguments(&words) {
+                    hosts(mentions, &format!("{at}/{name}/{number}"), found);
                 }
             }
         }
     }
+}
+
+fn array<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// Removes a list that cleaning emptied.

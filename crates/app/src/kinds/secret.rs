@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::{Keep, KindInfo, Lookup, Order, PLAIN};
 use crate::clean::remove;
 use crate::graph::RefKind;
+use crate::names;
 use crate::object::{Object, ObjectKey};
-use crate::refs::{Found, escape, services_in};
+use crate::refs::{Found, escape, hosts};
 
 /// Secret.
 pub static KIND: KindInfo =
@@ -37,6 +38,9 @@ fn clean(original: &Object, secret: &mut Value) {
     }
 }
 
+/// Types whose content is made by machines for machines: keys, archives, tokens.
+const OPAQUE: &[&str] = &[TOKEN, "helm.sh/release.v1", "kubernetes.io/tls", "kubernetes.io/ssh-auth"];
+
 fn find(secret: &Object, found: &mut Vec<Found>) {
     if let (TOKEN, Some(account)) = (secret.str("/type"), secret.annotation(ACCOUNT)) {
         let key = ObjectKey::new("", "ServiceAccount", secret.namespace(), account);
@@ -46,11 +50,19 @@ fn find(secret: &Object, found: &mut Vec<Found>) {
             format!("/metadata/annotations/{}", escape(ACCOUNT)),
         ));
     }
-    // Connection strings live in Secrets. Only the service's name is taken from them.
+    if OPAQUE.contains(&secret.str("/type")) || secret.str("/type").starts_with("kubernetes.io/dockerc") {
+        return;
+    }
+    // Connection strings live in Secrets. Only hosts and names of databases are taken from them.
     for (name, value) in secret.at("/data").and_then(Value::as_object).into_iter().flatten() {
         let decoded = value.as_str().and_then(|text| data_encoding::BASE64.decode(text.as_bytes()).ok());
         if let Some(text) = decoded.and_then(|bytes| String::from_utf8(bytes).ok()) {
-            services_in(&text, &format!("/data/{}", escape(name)), found);
+            hosts(names::in_document(name, &text), &format!("/data/{}", escape(name)), found);
+        }
+    }
+    for (name, value) in secret.at("/stringData").and_then(Value::as_object).into_iter().flatten() {
+        if let Some(text) = value.as_str() {
+            hosts(names::in_document(name, text), &format!("/stringData/{}", escape(name)), found);
         }
     }
 }

@@ -3,33 +3,25 @@
 
 use serde_json::Value;
 
-use super::{Keep, KindInfo, Lookup, Order, PLAIN, Readiness};
+use super::{Keep, KindInfo, Lookup, Order, PLAIN, Readiness, To, rule};
 use crate::clean::{remove, was_set};
 use crate::graph::RefKind;
 use crate::object::Object;
-use crate::refs::{Found, Target, services_in};
-use crate::selector::Selector;
 
 /// Service.
 pub static KIND: KindInfo = KindInfo {
     kind: "Service",
     order: Order::Network,
-    find: Some(find),
+    refs: &[
+        // Without a selector somebody else writes its endpoints.
+        rule("/spec/selector", To::PodLabels, RefKind::Selects).optional(),
+        rule("/spec/externalName", To::Host, RefKind::Names).optional(),
+    ],
     clean: Some(clean),
     keep,
     ready,
     ..PLAIN
 };
-
-fn find(service: &Object, found: &mut Vec<Found>) {
-    let selector = Selector::from_map(service.at("/spec/selector"));
-    // Without a selector somebody else writes its endpoints.
-    if !selector.is_empty() {
-        let target = Target::Pods(service.namespace().to_owned(), selector);
-        found.push(Found { target, via: RefKind::Selects, at: "/spec/selector".into(), optional: true });
-    }
-    services_in(service.str("/spec/externalName"), "/spec/externalName", found);
-}
 
 fn clean(original: &Object, service: &mut Value) {
     // `None` makes it headless: that is a choice, not an address.

@@ -11,7 +11,11 @@ use crate::object::Object;
 pub static KIND: KindInfo = KindInfo {
     kind: "ServiceAccount",
     order: Order::Account,
-    refs: &[rule("/imagePullSecrets/*/name", To::Here("", "Secret"), RefKind::Secret)],
+    refs: &[
+        rule("/imagePullSecrets/*/name", To::Here("", "Secret"), RefKind::Secret),
+        // Tokens among them are their cluster's.
+        rule("/secrets/*/name", To::Here("", "Secret"), RefKind::Secret).optional(),
+    ],
     clean: Some(clean),
     keep,
     ..PLAIN
@@ -50,7 +54,14 @@ mod tests {
         let web = json!({"apiVersion":"v1","kind":"ServiceAccount","metadata":{"namespace":"shop","name":"web"},
             "secrets":[{"name":"web-token-x7k2p"},{"name":"mine"}],"imagePullSecrets":[{"name":"reg"}]});
         assert_eq!(cleaned(&web)["secrets"], json!([{"name":"mine"}]));
-        assert_eq!(refs(&web), ["Secret shop/reg secret /imagePullSecrets/0/name"]);
+        assert_eq!(
+            refs(&web),
+            [
+                "Secret shop/reg secret /imagePullSecrets/0/name",
+                "Secret shop/web-token-x7k2p secret optional /secrets/0/name",
+                "Secret shop/mine secret optional /secrets/1/name",
+            ]
+        );
     }
 
     #[test]

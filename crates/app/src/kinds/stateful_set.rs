@@ -20,6 +20,11 @@ pub static KIND: KindInfo = KindInfo {
             To::Cluster("storage.k8s.io", "StorageClass"),
             RefKind::Class,
         ),
+        rule(
+            "/spec/volumeClaimTemplates/*/spec/volumeAttributesClassName",
+            To::Cluster("storage.k8s.io", "VolumeAttributesClass"),
+            RefKind::Class,
+        ),
     ],
     find: Some(find),
     strip: &[

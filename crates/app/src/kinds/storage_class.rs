@@ -11,6 +11,7 @@ use crate::refs::{Found, escape};
 pub static KIND: KindInfo = KindInfo {
     group: "storage.k8s.io",
     kind: "StorageClass",
+    cluster_scoped: true,
     order: Order::Class,
     find: Some(find),
     ..PLAIN
@@ -30,6 +31,11 @@ fn find(class: &Object, found: &mut Vec<Found>) {
             .optional(),
         );
     }
+    secrets(class, found);
+}
+
+/// The Secrets that a driver's sidecars read, named by pairs of parameters.
+pub(super) fn secrets(class: &Object, found: &mut Vec<Found>) {
     for (name, value) in class.at("/parameters").and_then(Value::as_object).into_iter().flatten() {
         let (Some(stem), Some(secret)) = (name.strip_suffix("-secret-name"), value.as_str()) else {
             continue;

@@ -1,8 +1,7 @@
 //! Validating and mutating webhook configurations: applied last. One whose pods are not up refuses everybody.
 
-use super::{KindInfo, Order, PLAIN};
-use crate::object::Object;
-use crate::refs::Found;
+use super::{KindInfo, Order, PLAIN, To, rule};
+use crate::graph::RefKind;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -10,19 +9,17 @@ const GROUP: &str = "admissionregistration.k8s.io";
 pub static VALIDATING: KindInfo = KindInfo {
     group: GROUP,
     kind: "ValidatingWebhookConfiguration",
+    cluster_scoped: true,
     order: Order::Webhook,
-    find: Some(find),
+    refs: &[
+        rule("/webhooks/*/clientConfig/service", To::There("", "Service"), RefKind::Calls),
+        super::cert_manager::INJECTED,
+        super::cert_manager::INJECTED_SECRET,
+    ],
     ..PLAIN
 };
 /// MutatingWebhookConfiguration.
 pub static MUTATING: KindInfo = KindInfo { kind: "MutatingWebhookConfiguration", ..VALIDATING };
-
-fn find(configuration: &Object, found: &mut Vec<Found>) {
-    let hooks = configuration.at("/webhooks").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
-    for index in 0..hooks {
-        super::called_service(configuration, &format!("/webhooks/{index}/clientConfig/service"), found);
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -187,7 +187,7 @@ fn references(stored: &StoredObject) -> Vec<(ObjectKey, RefKind)> {
         .into_iter()
         .filter_map(|found| match found.target {
             Target::Object(key) => Some((key, found.via)),
-            Target::Pods(..) => None,
+            _ => None,
         })
         .collect();
     if stored.key.is("", "PersistentVolume") {

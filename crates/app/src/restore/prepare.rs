@@ -156,9 +156,7 @@ fn left_out(stored: &StoredObject) -> Option<String> {
             // State is not made again: a new claim is empty, and a password drawn anew opens no old database.
             let holds_state = stored.key.is("", "PersistentVolumeClaim")
                 || stored.key.is("", "Secret")
-                    && controller.as_ref().is_some_and(|owner| {
-                        std::ptr::eq(kinds::lookup(&owner.gvk.group, &owner.gvk.kind), &kinds::CUSTOM)
-                    });
+                    && controller.as_ref().is_some_and(|owner| !kinds::is_built_in(&owner.gvk.group));
             if holds_state {
                 return None;
             }
