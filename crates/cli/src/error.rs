@@ -30,6 +30,8 @@ pub enum Exit {
     NoSpace = 9,
     /// `diff` found differences.
     Different = 10,
+    /// `backup --require-complete`: the point would lack something, and was not taken.
+    NotComplete = 11,
     /// Ended by Ctrl-C or SIGTERM.
     Interrupted = 130,
 }
@@ -49,6 +51,7 @@ impl Exit {
             Exit::Refused => "refused",
             Exit::NoSpace => "no-space",
             Exit::Different => "different",
+            Exit::NotComplete => "not-complete",
             Exit::Interrupted => "interrupted",
         }
     }
@@ -167,6 +170,7 @@ impl From<app::error::Error> for Failure {
             E::NotFound(_) => Exit::NotFound,
             E::Invalid(_) => Exit::Usage,
             E::Rule(_) | E::Cluster(_) => Exit::Failed,
+            E::Incomplete(_) => Exit::NotComplete,
             E::Repository(e) => return Failure::from(e.clone()),
             E::Cancelled => Exit::Interrupted,
         };

@@ -21,6 +21,8 @@ pub enum Format {
     Json,
     /// One YAML document.
     Yaml,
+    /// A graph for Graphviz; only `discover` draws one.
+    Dot,
 }
 
 /// Where results are printed.
@@ -63,6 +65,11 @@ impl Output {
     /// Whether the result is to be YAML.
     pub fn is_yaml(&self) -> bool {
         self.format == Format::Yaml
+    }
+
+    /// Whether the result is to be a graph.
+    pub fn is_dot(&self) -> bool {
+        self.format == Format::Dot
     }
 
     /// Whether a person reads this.

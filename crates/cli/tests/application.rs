@@ -47,7 +47,7 @@ fn found_backed_up_compared_lost_and_restored() {
         (Some("shop"), Some("data"))
     );
     let one = place.run(&["discover", "shop"]).expect(0);
-    assert!(one.out.contains("Deployment: web") && one.out.contains("volume data: 1Gi"), "{}", one.out);
+    assert!(one.out.contains("Deployment web") && one.out.contains("volume data: 1Gi"), "{}", one.out);
 
     let before = tree(&place.path("repo"));
     let dry = place.run(&["backup", "shop", "--dry-run"]).expect(0);

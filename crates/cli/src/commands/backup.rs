@@ -41,6 +41,9 @@ pub struct Args {
     /// Only show what would be backed up
     #[arg(long)]
     pub dry_run: bool,
+    /// Take no recovery point that would be incomplete: fail with exit code 11 instead
+    #[arg(long)]
+    pub require_complete: bool,
     /// A rule to run around the cut: Holdfast's own or Stork's; may be given several times
     #[arg(long, value_name = "FILE", help_heading = "Consistency")]
     pub rule: Vec<PathBuf>,
@@ -86,13 +89,20 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
             true => print_plan(ctx, &plan.summary()),
             false => ctx.out.value(&plan.summary())?,
         }
-        return Ok(Exit::Done);
+        return Ok(if args.require_complete && !plan.gaps().is_empty() {
+            Exit::NotComplete
+        } else {
+            Exit::Done
+        });
     }
     let changing = ctx.interrupt.changing()?;
     let done = plan.execute(&means, &options).await;
     progress.finish();
     drop(changing);
     let report = done.map_err(|e| match Failure::from(e) {
+        f if f.exit == Exit::NotComplete => f.next(
+            "bring back what is missing, leave it out with --exclude, or back up without --require-complete",
+        ),
         f if f.message.contains("nothing was committed") && f.exit != Exit::Interrupted => f,
         f => left_behind(f, "nothing was committed; every lock is released"),
     })?;
@@ -126,6 +136,7 @@ fn options(args: &Args) -> Result<BackupOptions> {
         rules,
         hold: args.hold.map(Duration::from_secs),
         incremental: !args.full,
+        require_complete: args.require_complete,
         ..BackupOptions::default()
     })
 }
@@ -226,6 +237,7 @@ fn print(ctx: &Context, report: &BackupReport, took: Duration) {
         bytes(report.info.summary.figures.get("bytes_stored").copied().unwrap_or(report.counts.bytes_stored)),
         duration(took),
     ));
+    outside(ctx, report);
     let references = count(report.certificate.references.len() as u64);
     let verdict = match report.certificate.complete {
         true => out.tone(Tone::Good, format!("complete: all {references} references are accounted for")),
@@ -237,6 +249,26 @@ fn print(ctx: &Context, report: &BackupReport, took: Duration) {
         "Recovery point {}, {level}, {verdict}",
         out.tone(Tone::Strong, report.info.id.short())
     ));
+}
+
+/// Data that the application has elsewhere: no point has it, and whoever restores should know.
+fn outside(ctx: &Context, report: &BackupReport) {
+    let mut names: Vec<String> = report
+        .certificate
+        .external
+        .iter()
+        .filter(|e| e.kind.holds_data())
+        .map(|e| match e.name.contains(' ') {
+            true => e.name.clone(),
+            false => format!("{} {}", e.kind, e.name),
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    if !names.is_empty() {
+        let word = ctx.out.tone(Tone::Warn, "outside of the cluster, and not in the point");
+        ctx.out.line(format!("{word}: {}", names.join(", ")));
+    }
 }
 
 fn notes(ctx: &Context, notes: &[Note]) {

@@ -5,9 +5,9 @@ use crate::cluster;
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
 use crate::output::{Tone, counted, note};
-use app::discover::Application;
-use serde_json::json;
-use std::collections::BTreeMap;
+use app::discover::{Application, Discovered};
+use app::map;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Arguments of `discover`.
 #[derive(Debug, Default, clap::Args)]
@@ -22,30 +22,38 @@ pub struct Args {
 /// Runs it.
 pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
     let cluster = cluster::discover(ctx.client().await?).await?;
-    let outcome = app::discover::applications(&cluster, &args.namespace).await?;
-    let (mut applications, findings) = (outcome.done, outcome.findings);
+    let mut found = app::discover::discover(&cluster, &args.namespace).await?;
     if let Some(app) = &args.app {
-        applications.retain(|a| &a.name == app);
-        if applications.is_empty() {
+        found.applications.retain(|a| &a.name == app);
+        if found.applications.is_empty() {
             return Err(Failure::new(
                 Exit::NotFound,
                 format!("the cluster has no application {app:?} that we can see"),
             )
             .next("`holdfast discover` lists what there is"));
         }
+        let names: BTreeSet<String> = found.applications.iter().map(Application::full_name).collect();
+        found.shared.retain(|s| s.used_by.iter().any(|user| names.contains(user)));
     }
-    if !ctx.out.is_table() {
-        ctx.out.value(&json!({ "applications": applications, "findings": findings }))?;
+    if ctx.out.is_dot() {
+        match (args.app.is_some(), found.applications.as_slice()) {
+            (true, [one]) => ctx.out.line(map::dot_of(&found, one).trim_end()),
+            _ => ctx.out.line(map::dot(&found).trim_end()),
+        }
         return Ok(Exit::Done);
     }
-    if applications.is_empty() {
+    if !ctx.out.is_table() {
+        ctx.out.value(&found)?;
+        return Ok(Exit::Done);
+    }
+    if found.applications.is_empty() {
         note("No applications found.");
     } else if args.app.is_some() {
-        for application in &applications {
-            print_one(ctx, application);
+        for application in &found.applications {
+            print_one(ctx, &found, application);
         }
     } else {
-        let rows = applications.iter().map(row).collect();
+        let rows = found.applications.iter().map(row).collect();
         ctx.out.table(
             &[
                 "NAMESPACE",
@@ -59,16 +67,32 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
             ],
             rows,
         );
+        print_between(ctx, &found);
     }
-    print_findings(&ctx.out, &findings, ctx.global.verbose > 0);
+    print_findings(&ctx.out, &found.findings, ctx.global.verbose > 0);
     Ok(Exit::Done)
+}
+
+/// What lies between applications: what several use, and who needs whom.
+fn print_between(ctx: &Context, found: &Discovered) {
+    let needs: BTreeSet<(String, &str, String)> = found
+        .applications
+        .iter()
+        .flat_map(|a| a.needs.iter().map(|n| (a.full_name(), n.application.as_str(), n.to.to_string())))
+        .collect();
+    for (from, to, by) in needs {
+        ctx.out.line(format!("{from} needs {to}: {by}"));
+    }
+    for shared in &found.shared {
+        ctx.out.line(format!("shared: {}, by {}", shared.object, shared.used_by.join(", ")));
+    }
 }
 
 fn row(a: &Application) -> Vec<String> {
     let unprotected = if a.unprotected.is_empty() {
         "-".to_owned()
     } else {
-        counted(a.unprotected.len() as u64, "volume", "volumes")
+        counted(a.unprotected.len() as u64, "place", "places")
     };
     vec![
         a.namespace.clone(),
@@ -91,25 +115,21 @@ fn kinds<'a>(all: impl Iterator<Item = &'a str>) -> String {
     counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
-fn print_one(ctx: &Context, a: &Application) {
-    ctx.out.line(
-        ctx.out.tone(Tone::Strong, format!("{} in namespace {} (found by {})", a.name, a.namespace, a.by)),
-    );
-    let mut by_kind: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for part in &a.parts {
-        by_kind.entry(&part.kind).or_default().push(&part.name);
+fn print_one(ctx: &Context, found: &Discovered, application: &Application) {
+    for (number, line) in map::draw(found, application).lines().enumerate() {
+        let tone = match line.trim_start() {
+            _ if number == 0 => Tone::Strong,
+            text if text.starts_with("unprotected") => Tone::Warn,
+            text if text.ends_with("(not there)") => Tone::Bad,
+            _ => {
+                ctx.out.line(line);
+                continue;
+            }
+        };
+        ctx.out.line(ctx.out.tone(tone, line));
     }
-    for (kind, names) in by_kind {
-        ctx.out.line(format!("  {kind}: {}", names.join(", ")));
-    }
-    for v in &a.volumes {
+    for v in &application.volumes {
         let bound = if v.volume.is_empty() { "not bound" } else { &v.volume };
         ctx.out.line(format!("  volume {}: {} of class {}, {bound}", v.claim, v.size, v.storage_class));
-    }
-    for shared in &a.shared {
-        ctx.out.line(format!("  shared: {shared}"));
-    }
-    for text in &a.unprotected {
-        ctx.out.line(format!("  {}: {text}", ctx.out.tone(Tone::Warn, "unprotected")));
     }
 }

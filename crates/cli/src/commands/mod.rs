@@ -25,7 +25,7 @@ pub mod show;
 pub mod volume;
 
 use crate::context::Context;
-use crate::error::{Exit, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::output::{Output, Tone};
 use repo::{Finding, Severity};
 
@@ -72,6 +72,9 @@ pub enum Command {
 
 /// Runs one command.
 pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
+    if ctx.out.is_dot() && !matches!(command, Command::Discover(_)) {
+        return Err(Failure::usage("-o dot draws a graph, which only `holdfast discover` has"));
+    }
     match command {
         Command::Demo(args) => crate::demo::run(ctx, args).await,
         Command::Repo(command) => repository::run(ctx, command),
