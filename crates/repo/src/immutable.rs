@@ -10,6 +10,10 @@
 //! is extended, right before the commit, and recorded. Of 600,000 packs that every daily backup reuses, each is
 //! extended once in a slack; on the other days the writer reads one record.
 //!
+//! A bucket that keeps every object by itself for a time from its put ([`crate::store::keeper`]) extends nothing. There the
+//! slack is what the bucket keeps objects for beyond what is promised, and a write relies on no pack older than that: it
+//! stores again what such packs hold.
+//!
 //! Records are a matter of cost, not of trust: [`renew`] with `look` asks the store about every object.
 //!
 //! ```text
@@ -35,6 +39,7 @@ use crate::monitor::{Finding, Outcome};
 use crate::object::Capability;
 use crate::reader::ReaderOptions;
 use crate::repo::Repository;
+use crate::store::keeper::Retention;
 use crate::store::locked::Locked;
 use crate::store::probe::{PROBES, Probe};
 use crate::store::vault::{Lock, LockMode, Vault};
@@ -58,13 +63,35 @@ pub struct LockPolicy {
     pub seconds: u64,
     /// Objects are locked for so many seconds more, so that they need not be renewed every day.
     pub slack_seconds: u64,
+    /// What locks them.
+    #[serde(default, skip_serializing_if = "LockedBy::is_object")]
+    pub by: LockedBy,
+}
+
+/// What locks the objects of a repository.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LockedBy {
+    /// Each object has a lock of its own, which can be extended.
+    #[default]
+    Object,
+    /// The bucket keeps each object for a time from its put, by a policy of its own. Nothing is extended: a write
+    /// relies on no pack older than the slack.
+    Bucket,
+}
+
+impl LockedBy {
+    fn is_object(&self) -> bool {
+        *self == LockedBy::Object
+    }
 }
 
 impl LockPolicy {
     /// The usual slack: half of the time, at least 3 days (for a lock of a day or more), at most 30 days.
     pub fn new(mode: LockMode, seconds: u64) -> Result<LockPolicy, Error> {
         let least = if seconds >= DAY { 3 * DAY } else { 1 };
-        let policy = LockPolicy { mode, seconds, slack_seconds: (seconds / 2).clamp(least, 30 * DAY) };
+        let slack_seconds = (seconds / 2).clamp(least, 30 * DAY);
+        let policy = LockPolicy { mode, seconds, slack_seconds, by: LockedBy::Object };
         policy.check().map_err(Error::invalid)?;
         Ok(policy)
     }
@@ -86,35 +113,76 @@ impl LockPolicy {
         Ok(())
     }
 
-    /// The store with these locks, if it was proved to hold them.
-    pub(crate) fn apply(
-        &self,
-        store: Arc<dyn Store>,
-        probe: &Probe,
-        env: &Env,
-    ) -> Result<Arc<dyn Store>, Error> {
-        if store.vault().is_none() {
+    /// The policy as this store can hold it: with locks of its own on each object, or by what the bucket keeps by
+    /// itself. Only what was proved counts.
+    pub(crate) fn settle(&self, store: &dyn Store, probe: &Probe) -> Result<LockPolicy, Error> {
+        if store.vault().is_some() {
+            return match probe.locks.contains(&self.mode) {
+                true => Ok(*self),
+                false => Err(Error::invalid(format!(
+                    "{} was not proved to hold {} locks, so no repository is made that counts on them: {}",
+                    store.url(),
+                    self.mode,
+                    probe.notes.join("; ")
+                ))),
+            };
+        }
+        if store.keeper().is_none() {
             return Err(Error::invalid(format!(
-                "{} cannot lock objects: locks need an S3 bucket with object lock",
+                "{} cannot lock objects: locks need an S3 bucket with object lock, or a bucket of Google or Azure with a retention policy",
                 store.url()
             )));
         }
-        if !probe.locks.contains(&self.mode) {
+        let Some(retention) = probe.retention else {
             return Err(Error::invalid(format!(
-                "{} was not proved to hold {} locks, so no repository is made that counts on them: {}",
+                "{} keeps nothing by itself that was proved; give the bucket a retention policy and lock it ({})",
                 store.url(),
-                self.mode,
+                probe.notes.join("; ")
+            )));
+        };
+        if (retention.mode, self.mode) == WEAKER {
+            return Err(Error::invalid(format!(
+                "{} keeps objects by a policy that is not locked: its owner can take it away, which is GOVERNANCE and not COMPLIANCE; lock the policy, or ask for GOVERNANCE ({})",
+                store.url(),
                 probe.notes.join("; ")
             )));
         }
-        Ok(self.wrap(store, env))
+        // What a point shares with older ones must be kept as long as the point: the same least slack as elsewhere.
+        let least = if self.seconds >= DAY { 3 * DAY } else { 1 };
+        let needed = self.seconds.saturating_add(least);
+        if retention.seconds < needed {
+            let said = |seconds: u64| match seconds % DAY {
+                0 => format!("{} days", seconds / DAY),
+                _ => format!("{seconds} seconds"),
+            };
+            return Err(Error::invalid(format!(
+                "{} keeps objects for {} by itself, and recovery points that last {} need {}, because they share packs with earlier ones: lengthen the bucket's policy, or protect them for less",
+                store.url(),
+                said(retention.seconds),
+                said(self.seconds),
+                said(needed),
+            )));
+        }
+        let slack_seconds = retention.seconds - self.seconds;
+        let policy = LockPolicy { slack_seconds, by: LockedBy::Bucket, ..*self };
+        policy.check().map_err(Error::invalid)?;
+        Ok(policy)
+    }
+
+    /// Packs put before this count as absent for a write that begins now; `None`: none do. A quarter of the slack is left
+    /// for the write itself ([`cover`] sees to it).
+    pub(crate) fn oldest_pack(&self, now: Timestamp) -> Option<Timestamp> {
+        let slack = self.slack_seconds as i64 * SECOND;
+        (self.by == LockedBy::Bucket).then(|| now.saturating_sub(slack / 4 * 3 - self.margin()))
     }
 
     /// The store with these locks. A copy of the repository in a store without any is read, and written, as it is.
     pub(crate) fn wrap(&self, store: Arc<dyn Store>, env: &Env) -> Arc<dyn Store> {
         match store.vault() {
-            None => store,
-            Some(_) => Arc::new(Locked::new(store.clone(), self.mode, self.lasts(), env)),
+            Some(_) if self.by == LockedBy::Object => {
+                Arc::new(Locked::new(store.clone(), self.mode, self.lasts(), env))
+            }
+            _ => store,
         }
     }
 
@@ -149,13 +217,23 @@ pub(crate) fn cover(
     begun: Timestamp,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let (Some(policy), Some(vault)) = (repo.lock(), repo.store().vault()) else { return Ok(()) };
-    if now.saturating_sub(begun) + policy.margin() > policy.slack_seconds as i64 * SECOND {
+    let Some(policy) = repo.lock() else { return Ok(()) };
+    let (slack, again) = match policy.by {
+        LockedBy::Object => (policy.slack_seconds, "what it stored is there and gets renewed"),
+        // What it reuses is at most three quarters of the slack old when it begins.
+        LockedBy::Bucket => {
+            (policy.slack_seconds / 4, "what it stored is there and need not be stored again")
+        }
+    };
+    let vault = repo.store().vault();
+    if (vault.is_some() || policy.by == LockedBy::Bucket)
+        && now.saturating_sub(begun) + policy.margin() > slack as i64 * SECOND
+    {
         return Err(Error::failed(format!(
-            "the write took longer than the {} seconds for which its first packs are locked beyond what is promised; nothing was committed: run it again, what it stored is there and gets renewed",
-            policy.slack_seconds
+            "the write took longer than the {slack} seconds for which its first packs are locked beyond what is promised; nothing was committed: run it again, {again}"
         )));
     }
+    let (LockedBy::Object, Some(vault)) = (policy.by, vault) else { return Ok(()) };
     // What is younger than the slack is locked long enough, and nothing is older than the repository.
     if now.saturating_sub(repo.created()) + policy.margin() < policy.slack_seconds as i64 * SECOND {
         return Ok(());
@@ -186,6 +264,66 @@ pub(crate) fn cover(
     }
 }
 
+/// What a check has to say of a bucket that a repository counts on: whether it still keeps objects as long, and whether what
+/// no write stores again, the header and the keys, is kept as long as a recovery point made now.
+pub(crate) fn look_at_bucket(repo: &Repository) -> Result<Vec<Finding>, Error> {
+    let (Some(policy), Some(keeper)) = (repo.lock(), repo.store().keeper()) else { return Ok(vec![]) };
+    if policy.by != LockedBy::Bucket {
+        return Ok(vec![]);
+    }
+    let mut findings = Vec::new();
+    let promised = policy.seconds.saturating_add(policy.slack_seconds);
+    match keeper.policy() {
+        Ok(says) => {
+            let holds = |r: &Retention| r.seconds >= promised && (r.mode, policy.mode) != WEAKER;
+            // Where the bucket does not tell, each object does.
+            let fine = if says.keeps { says.retention.is_none_or(|r| holds(&r)) } else { false };
+            if !fine {
+                findings.push(Finding::warning(
+                    "retention-shorter",
+                    repo.url(),
+                    format!(
+                        "this repository counts on its bucket to keep every object for {promised} seconds ({}), and the bucket does not say so any more: recovery points made from now on are not protected as long as promised; put its policy right",
+                        policy.mode
+                    ),
+                ));
+            }
+        }
+        Err(error) if error.is_unavailable() => return Err(error.into()),
+        Err(error) => findings.push(Finding::note(
+            "retention-not-seen",
+            repo.url(),
+            format!("what the bucket keeps by itself cannot be read: {error}"),
+        )),
+    }
+    let needed = repo.env().now().saturating_add(policy.protects());
+    let mut keys = vec![HEADER.to_owned()];
+    keys.extend(list_all(&**repo.store(), KEYS)?.into_iter().map(|object| object.key));
+    for key in keys {
+        match keeper.kept(&key) {
+            Ok(Some(kept)) if kept.until >= needed => {}
+            Ok(kept) => findings.push(Finding::warning(
+                "kept-too-short",
+                key,
+                format!(
+                    "the bucket keeps it {}, and recovery points made now need it longer. It cannot be renewed: keep a copy of it elsewhere, under its name and byte for byte, or put it under a hold of the service",
+                    kept.map_or("no longer".to_owned(), |kept| format!("until {}", rfc3339(kept.until)))
+                ),
+            )),
+            Err(error) if error.is_unavailable() => return Err(error.into()),
+            Err(error) => findings.push(Finding::note(
+                "retention-not-seen",
+                key,
+                format!("until when the bucket keeps it cannot be read: {error}"),
+            )),
+        }
+    }
+    Ok(findings)
+}
+
+/// What the bucket does, and what is asked of it.
+const WEAKER: (LockMode, LockMode) = (LockMode::Governance, LockMode::Compliance);
+
 /// How [`renew`] works.
 #[derive(Debug, Clone, Default)]
 pub struct RenewOptions {
@@ -206,6 +344,12 @@ pub fn renew(repo: &Repository, options: &RenewOptions) -> Result<Outcome<Renewe
             repo.url()
         )));
     };
+    if policy.by == LockedBy::Bucket {
+        return Err(Error::invalid(format!(
+            "{} is kept by its bucket, each object for a time from its put, and nothing of it can be extended: to keep recovery points for longer, copy them, or lengthen the bucket's policy",
+            repo.url()
+        )));
+    }
     let Some(vault) = repo.store().vault() else {
         return Err(Error::invalid(format!("{} is a store without locks", repo.url())));
     };

@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::crypto::Keys;
+use crate::env::Timestamp;
 use crate::error::Error;
 use crate::id::{ChunkId, INDEX, PACKS, PackId, SegmentId};
 use crate::local::{Local, Spot};
@@ -536,20 +537,25 @@ impl Index {
 
     /// Looks which of the packs are in the store with the promised size, so that a new write does not rely on
     /// one that is gone (R3), and stores its chunks again instead. Packs in `condemned` are there and are not
-    /// relied on either: they are about to go.
+    /// relied on either: they are about to go. Nor are those put before `oldest`: their time will be over too early.
     pub(crate) fn look_for_packs(
         &mut self,
         store: &dyn Store,
         condemned: &HashSet<PackId>,
+        oldest: Option<Timestamp>,
     ) -> Result<(), Error> {
         if self.packs == 0 {
             return Ok(());
         }
         let absent = Bits::all(self.packs);
+        let mut too_old = Vec::new();
         store.list(PACKS, &mut |object| {
             for number in PackId::from_key(&object.key).iter().flat_map(|id| self.numbers_of(id)) {
                 if self.pack(number).is_some_and(|(_, promised)| u64::from(promised) == object.size) {
                     absent.remove(number as usize);
+                    if oldest.is_some_and(|oldest| object.modified < oldest) {
+                        too_old.push(number);
+                    }
                 }
             }
             Ok(())
@@ -562,7 +568,7 @@ impl Index {
                 "the index promises chunks in this pack, and it is gone or of another size; content that is still there is stored again",
             ));
         }
-        for number in condemned.iter().flat_map(|id| self.numbers_of(id)) {
+        for number in condemned.iter().flat_map(|id| self.numbers_of(id)).chain(too_old) {
             absent.insert(number as usize);
         }
         self.absent = Some(absent);

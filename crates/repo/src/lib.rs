@@ -58,7 +58,7 @@ pub use chunk::{ChunkBytes, Chunker};
 pub use env::{Cancel, Env, Timestamp};
 pub use error::Error;
 pub use id::{ChunkId, CommitId, HoldId, PackId, RepositoryId, SegmentId, WriterId};
-pub use immutable::LockPolicy;
+pub use immutable::{LockPolicy, LockedBy};
 pub use index::Location;
 pub use keys::{KeyInfo, KeyKind, Rotated};
 pub use lease::LEASE;

@@ -116,9 +116,10 @@ impl Repository {
         let modes: Vec<LockMode> = options.lock.iter().map(|policy| policy.mode).collect();
         // What R1 and the locks rest on, the store proves once; it is recorded and not asked again.
         let probe = probe(&*store, &modes, env)?;
-        let store = match &options.lock {
+        let lock = options.lock.map(|policy| policy.settle(&*store, &probe)).transpose()?;
+        let store = match &lock {
             None => store,
-            Some(policy) => policy.apply(store, &probe, env)?,
+            Some(policy) => policy.wrap(store, env),
         };
         let claim = if probe.conditional_put { None } else { Some(Claim::make(&*store, env)?) };
         let mut id = RepositoryId::ZERO;
@@ -129,7 +130,7 @@ impl Repository {
             id: id.to_string(),
             created: rfc3339(env.now()),
             chunk_bytes,
-            lock: options.lock,
+            lock,
             store: Some(probe),
         };
         let header = to_json(&header)?;

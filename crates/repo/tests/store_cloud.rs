@@ -1,4 +1,5 @@
-//! Azure against Microsoft's emulator: `tests/real/with azurite -- cargo test -p repo --test store_cloud`.
+//! Azure against Microsoft's emulator and Google against fake-gcs-server:
+//! `tests/real/with azurite,gcs -- cargo test -p repo --test store_cloud`.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test that cannot run fails and says why")]
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use repo::check::{CheckOptions, check};
 use repo::store::retry::RetryPolicy;
 use repo::store::vault::LockMode;
-use repo::store::{AzureOptions, Store, StoreError, StoreOptions, open, suite};
+use repo::store::{AzureOptions, GcsOptions, Store, StoreError, StoreOptions, open, suite};
 use repo::{
     CommitDraft, EntryKind, Env, Error, InitOptions, Kdf, Lane, LockPolicy, ManifestEntry, Passphrase,
     ReaderOptions, Repository, WriterOptions,
@@ -17,7 +18,7 @@ use repo::{
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run through `tests/real/with azurite -- cargo test …`")
+        panic!("{name} is not set: run through `tests/real/with azurite,gcs -- cargo test …`")
     })
 }
 
@@ -47,7 +48,7 @@ fn live_in(store: &Arc<dyn Store>) {
     // No locks where none were proved.
     let lock = Some(LockPolicy::new(LockMode::Compliance, 3_600).unwrap());
     let locked = Repository::init(store.clone(), &passphrase, &InitOptions { lock, ..init.clone() }, &env);
-    assert!(locked.unwrap_err().to_string().contains("cannot lock objects"));
+    assert!(locked.unwrap_err().to_string().contains("keeps nothing by itself that was proved"));
     let repo = Repository::init(store.clone(), &passphrase, &init, &env).unwrap();
     assert!(repo.probe().unwrap().conditional_put, "{:?}", repo.probe());
     let again = Repository::init(store.clone(), &passphrase, &init, &env);
@@ -94,4 +95,33 @@ fn azure_wrong_keys_and_missing_containers_are_told_apart() {
     let mut nobody = azure();
     nobody.azure.endpoint = Some("http://127.0.0.1:1/devstoreaccount1".into());
     assert!(open(&place("x"), &nobody).unwrap().get("a").unwrap_err().is_unavailable());
+}
+
+fn google() -> StoreOptions {
+    let gcs = GcsOptions { endpoint: Some(variable("HOLDFAST_TEST_GCS_ENDPOINT")), ..GcsOptions::default() };
+    StoreOptions { gcs, ..impatient() }
+}
+
+fn bucket(name: &str) -> String {
+    format!("gs://holdfast-test/{}/{name}", std::process::id())
+}
+
+#[test]
+fn gcs_keeps_the_contract() {
+    suite::run(&open(&bucket("contract"), &google()).unwrap());
+}
+
+#[test]
+fn gcs_a_repository_lives_in_a_bucket() {
+    live_in(&open(&bucket("lives"), &google()).unwrap());
+}
+
+#[test]
+fn gcs_missing_buckets_and_services_are_told_apart() {
+    let store = open("gs://no-such-bucket/x", &google()).unwrap();
+    let error = store.put("a", "x".into()).unwrap_err();
+    assert!(error.to_string().contains("does not exist; create it"), "{error:?}");
+    let mut nobody = google();
+    nobody.gcs.endpoint = Some("http://127.0.0.1:1".into());
+    assert!(open(&bucket("x"), &nobody).unwrap().get("a").unwrap_err().is_unavailable());
 }

@@ -10,7 +10,7 @@ use repo::immutable::RenewOptions;
 use repo::store::probe::{Probe, probe};
 use repo::store::vault::LockMode;
 use repo::undelete::{self, Deed};
-use repo::{LockPolicy, Repository};
+use repo::{LockPolicy, LockedBy, Repository};
 use serde_json::json;
 use std::time::Duration;
 use tokio::task::block_in_place;
@@ -20,7 +20,8 @@ use tokio::task::block_in_place;
 #[group(skip)]
 pub struct Locks {
     /// Lock every object so that nobody (COMPLIANCE), or nobody without a special right (GOVERNANCE), can remove
-    /// it; needs an S3 bucket with object lock. Fixed for the life of the repository
+    /// it; needs an S3 bucket with object lock, or a bucket of Google or Azure whose own policy keeps objects long enough.
+    /// Fixed for the life of the repository
     #[arg(long, value_name = "COMPLIANCE|GOVERNANCE", requires = "lock_for")]
     pub lock: Option<LockMode>,
     /// For how long each recovery point, with all it needs, is locked: 30d, 12w, 52w
@@ -65,6 +66,12 @@ pub fn lasting(seconds: u64) -> String {
 /// What the store was proved to do, and the locks, in a few lines.
 pub fn describe(out: &Output, probe: Option<&Probe>, lock: Option<&LockPolicy>) {
     match lock {
+        Some(lock) if lock.by == LockedBy::Bucket => out.line(format!(
+            "Locks: {} by the bucket's own policy, each recovery point for {}; what lies in packs older than {} is stored again.",
+            lock.mode,
+            lasting(lock.seconds),
+            lasting(lock.slack_seconds / 4 * 3),
+        )),
         Some(lock) => out.line(format!(
             "Locks: {}, each recovery point for {}; objects for {} more, so that they need not be renewed every day.",
             lock.mode,
@@ -92,6 +99,13 @@ pub fn describe(out: &Output, probe: Option<&Probe>, lock: Option<&LockPolicy>) 
             counted(lock.days, "day", "days")
         )),
     ));
+    if let Some(kept) = probe.retention {
+        out.line(format!(
+            "The bucket keeps every object by itself, as it says and as was tried: {} for {}.",
+            kept.mode,
+            lasting(kept.seconds)
+        ));
+    }
     for note in &probe.notes {
         out.line(format!("  {note}"));
     }
@@ -125,6 +139,12 @@ pub fn run_probe(ctx: &Context) -> Result<Exit> {
                 vec!["COMPLIANCE locks hold".into(), locks(LockMode::Compliance)],
                 vec!["GOVERNANCE locks hold".into(), locks(LockMode::Governance)],
                 vec!["the bucket locks by itself (as it says)".into(), default],
+                vec![
+                    "the bucket keeps objects by itself".into(),
+                    found
+                        .retention
+                        .map_or("no".to_owned(), |kept| format!("{}, {}", kept.mode, lasting(kept.seconds))),
+                ],
             ],
         );
         for note in &found.notes {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::keeper::Keeper;
 use super::record::Verb;
 use super::vault::Vault;
 use super::{Object, Put, Store, StoreError};
@@ -375,6 +376,10 @@ impl<S: Store> Store for Faulty<S> {
 
     fn vault(&self) -> Option<&dyn Vault> {
         self.inner.vault()
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::keeper::Keeper;
 use super::vault::{Lock, LockMode, Vault, none};
 use super::{Object, Put, Store, StoreError};
 use crate::env::{Env, Timestamp};
@@ -73,6 +74,10 @@ impl Store for Locked {
 
     fn vault(&self) -> Option<&dyn Vault> {
         self.inner.vault()
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper()
     }
 }
 

@@ -13,18 +13,24 @@
 //! Keys are `/`-joined components of ASCII letters, digits, `.`, `_` and `-`. Nothing else is ever used by the
 //! format, and refusing the rest here keeps escaping rules of five services out of the code.
 //!
-//! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`cloud`] (Google Cloud Storage and Azure), [`mem`] and [`versioned`] (tests and the demo).
-//! What a store does beyond these verbs (versions, locks) is in [`vault`]; [`probe`] has it proved.
+//! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`gcs`] (Google Cloud Storage), [`azure`] (Azure Blob
+//! Storage), [`mem`] and [`versioned`] (tests and the demo). What a store does beyond these verbs is in [`vault`] (versions,
+//! locks) and in [`keeper`] (what a bucket keeps by itself); [`probe`] has it proved.
 //! Wrappers, usable from the tests of other crates: [`retry`], [`record`], [`faulty`].
 
-pub mod cloud;
+pub mod azure;
 pub(crate) mod direct;
 pub mod faulty;
+pub mod gcs;
+pub mod keeper;
 pub mod local;
 pub(crate) mod locked;
 pub mod mem;
 pub mod probe;
 pub mod record;
+mod remote;
+#[cfg(test)]
+mod responder;
 pub mod retry;
 pub mod s3;
 pub mod suite;
@@ -38,6 +44,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::env::{Cancel, Env, Timestamp};
+use keeper::Keeper;
 use vault::Vault;
 
 /// What became of a put.
@@ -85,6 +92,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn vault(&self) -> Option<&dyn Vault> {
         None
     }
+    /// What it keeps by itself, if it is a kind of store that may.
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        None
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -115,6 +126,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn vault(&self) -> Option<&dyn Vault> {
         (**self).vault()
+    }
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        (**self).keeper()
     }
 }
 
@@ -390,9 +404,9 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreEr
             Ok(Arc::new(retry::Retry::new(store, options.retry.clone(), env, options.cancel.clone())))
         }
         "gs" | "az" => {
-            let store = match scheme {
-                "gs" => cloud::CloudStore::gcs(rest, &options.gcs)?,
-                _ => cloud::CloudStore::azure(rest, &options.azure)?,
+            let store: Arc<dyn Store> = match scheme {
+                "gs" => Arc::new(gcs::GcsStore::new(rest, &options.gcs)?),
+                _ => Arc::new(azure::AzureStore::new(rest, &options.azure)?),
             };
             let env = options.env.clone().unwrap_or_else(Env::real);
             Ok(Arc::new(retry::Retry::new(store, options.retry.clone(), env, options.cancel.clone())))

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
+use super::keeper::{Fate, Keeper, KeeperSays, Retention};
 use super::vault::{DefaultLock, Lock, LockMode, Vault, Version, list_versions};
 use super::{Put, Store, StoreError};
 use crate::env::{Env, Timestamp, rfc3339};
@@ -43,6 +44,9 @@ pub struct Probe {
     pub locks: Vec<LockMode>,
     /// What the bucket says it does with every object by itself.
     pub default_lock: Option<DefaultLock>,
+    /// How long the bucket keeps every object by itself, where it was seen to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// What fell short, each in a sentence.
     pub notes: Vec<String>,
 }
@@ -84,7 +88,68 @@ pub fn probe(store: &dyn Store, modes: &[LockMode], env: &Env) -> Result<Probe, 
             }
         }
     }
+    if let Some(keeper) = store.keeper() {
+        retention(store, keeper, &place, &mut found)?;
+    }
+    let shared = store.vault().is_some() || store.keeper().is_some();
+    if shared && !found.versions && found.locks.is_empty() && found.retention.is_none() {
+        found.notes.push(UNGUARDED.into());
+    }
     Ok(found)
+}
+
+/// A condition protects from our own writers; a thief leaves it out.
+const UNGUARDED: &str = "neither versions nor locks nor retention were proved: a stolen put key can overwrite objects, unless the \
+                         bucket's policy refuses puts without a condition (docs/object-store.md)";
+
+/// Reads what the bucket keeps by itself, and tries it.
+fn retention(store: &dyn Store, keeper: &dyn Keeper, place: &str, found: &mut Probe) -> Result<(), Error> {
+    let says = match keeper.policy() {
+        Ok(says) => {
+            found.notes.extend(says.notes.iter().cloned());
+            if !says.keeps {
+                return Ok(());
+            }
+            says
+        }
+        Err(error) => {
+            found.doubt(
+                "these credentials may not read what the bucket keeps by itself (on Google: storage.buckets.get), so only its objects tell",
+                error,
+            )?;
+            KeeperSays::default()
+        }
+    };
+    let key = format!("{place}-kept");
+    let content = Bytes::from_static(b"kept");
+    store.put(&key, content.clone())?;
+    let Some(kept) = keeper.kept(&key)? else {
+        if says.keeps {
+            found.notes.push("the bucket says that it keeps objects, and one just put has no date".into());
+        }
+        return store_delete(store, &key, found);
+    };
+    match keeper.attack(&key, &content)? {
+        Fate::Lost => {
+            found.notes.push(
+                "the bucket says that it keeps objects, and one just put could be overwritten or deleted".into(),
+            );
+            return Ok(());
+        }
+        Fate::Hidden => found.notes.push(
+            "who may delete can hide objects; their bytes are kept as a version that nobody can remove before its date, and the \
+             owner brings it back (make the version the current one)"
+                .into(),
+        ),
+        Fate::Stays => {}
+    }
+    let seconds = kept.until.saturating_sub(kept.since) / 1_000_000_000;
+    let told = says.retention.map_or(u64::MAX, |retention| retention.seconds);
+    found.retention = Some(Retention {
+        mode: kept.mode.or(says.retention.map(|retention| retention.mode)).unwrap_or(LockMode::Governance),
+        seconds: told.min(seconds as u64),
+    });
+    Ok(())
 }
 
 impl Probe {

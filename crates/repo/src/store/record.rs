@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::keeper::Keeper;
 use super::vault::{BucketSays, Lock, Vault, Version, none};
 use super::{Object, Put, Store, StoreError};
 
@@ -157,6 +158,10 @@ impl<S: Store> Store for Record<S> {
 
     fn vault(&self) -> Option<&dyn Vault> {
         self.inner.vault().map(|_| self as &dyn Vault)
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper()
     }
 }
 

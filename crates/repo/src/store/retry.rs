@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::keeper::Keeper;
 use super::vault::{BucketSays, Lock, Vault, Version, none};
 use super::{Object, Put, Store, StoreError};
 use crate::env::{Cancel, Env};
@@ -197,6 +198,10 @@ impl<S: Store> Store for Retry<S> {
 
     fn vault(&self) -> Option<&dyn Vault> {
         self.inner.vault().map(|_| self as &dyn Vault)
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.inner.keeper()
     }
 }
 

@@ -8,82 +8,40 @@
 //! and retries of the connection are the client library's; puts, versions and locks are signed requests of our own
 //! (`request`), for which it has no call.
 //!
-//! The client is async and the repository is not: requests run on two threads of our own and callers wait
-//! for them, so a call is fine on any thread, inside an async runtime too. Tries and pauses are not made here but
-//! in [`super::retry`], which counts them and can be told to stop.
-//!
-//! Time limits follow the work: what does not connect in 10 s, or does not move for a minute, is unavailable;
-//! an upload gets a minute and what its size needs at 64 KiB/s, so a slow line is not a dead one.
+//! How requests run and what their failures mean is shared with the other remote stores ([`super::remote`]).
 
 mod request;
 mod vault;
 mod xml;
 
-use std::cell::Cell;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-};
-use object_store::path::{Error as PathError, Path};
-use object_store::{
-    ClientOptions, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, RetryConfig,
-};
-use tokio::runtime::Runtime;
-use tokio::time::timeout;
+use bytes::Bytes;
+use object_store::aws::{AmazonS3Builder, AwsCredential};
+use object_store::{ClientOptions, RetryConfig};
 
 use self::request::{Request, Signer};
+use super::remote::{Failure, Kind, NO_PLACE, Remote, Shared, client_options, http};
 use super::vault::{Lock, Vault, Version, list_versions};
-use super::{Object, Put, S3Options, Store, StoreError, check_key, range_end};
+use super::{Object, Put, S3Options, Store, StoreError};
 
-pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long an answer, or the next piece of it, may take.
-pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// The slowest line on which an upload is given its time.
-pub(super) const UPLOAD_BYTES_PER_SECOND: u64 = 64 * 1024;
 const DEFAULT_REGION: &str = "us-east-1";
-/// Objects fetched before the callback of a listing hears of them: a page of the service.
-pub(super) const LIST_PAGE: usize = 1000;
 
 /// A bucket, or a prefix in one, as a store.
 pub struct S3Store {
-    client: Arc<AmazonS3>,
+    remote: Remote,
     signer: Arc<Signer>,
     /// The service does not know conditional puts: noted when it says so.
     unconditional: AtomicBool,
     /// The bucket keeps no versions, as far as the last deletion told.
     one_version: AtomicBool,
-    /// Without slashes at the ends; may be empty.
-    prefix: String,
-    bucket: String,
-    /// For messages.
-    endpoint: String,
-    /// [`SILENCE_LIMIT`], but for tests.
-    silence: Duration,
-    /// Taken only by `drop`.
-    runtime: Option<Runtime>,
 }
 
 impl std::fmt::Debug for S3Store {
     // By hand: the client prints its credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("S3Store").field("url", &self.url()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for S3Store {
-    fn drop(&mut self) {
-        // Not the plain drop: that one blocks, and panics inside an async runtime.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -102,7 +60,7 @@ impl S3Store {
                     .to_owned(),
             });
         };
-        let mut client = ClientOptions::new().with_connect_timeout(CONNECT_LIMIT).with_timeout_disabled();
+        let mut client = client_options(options.endpoint.as_deref());
         if let Some(pem) = &options.extra_roots_pem {
             let roots = object_store::Certificate::from_pem_bundle(pem)
                 .map_err(|error| invalid(format!("the extra certificates cannot be used: {error}")))?;
@@ -122,21 +80,16 @@ impl S3Store {
             builder = builder.with_token(token);
         }
         if let Some(endpoint) = &options.endpoint {
-            match endpoint.split_once("://") {
-                Some(("https", _)) => {}
-                Some(("http", _)) => client = client.with_allow_http(true),
-                _ => {
-                    return Err(invalid(format!(
-                        "the endpoint {endpoint:?} must begin with https:// (or http:// for a service without TLS)"
-                    )));
-                }
+            if !["https://", "http://"].iter().any(|scheme| endpoint.starts_with(scheme)) {
+                return Err(invalid(format!(
+                    "the endpoint {endpoint:?} must begin with https:// (or http:// for a service without TLS)"
+                )));
             }
             builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
         }
         let setup = |error: object_store::Error| invalid(format!("the client cannot be set up: {error}"));
-        // One pool of connections for the library's requests and ours.
-        let http = WatchedConnector.connect(&client).map_err(setup)?;
-        let builder = builder.with_http_connector(SharedConnector(http.clone()));
+        let http = http(&client).map_err(setup)?;
+        let builder = builder.with_http_connector(Shared(http.clone()));
         let client = builder.with_client_options(client).build().map_err(setup)?;
         let signer = Signer {
             http,
@@ -148,115 +101,16 @@ impl S3Store {
             bucket_url: bucket_url(options, bucket),
             region: options.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned()),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("holdfast-s3")
-            .enable_all()
-            .build()
-            .map_err(|error| StoreError::Other {
-                key: String::new(),
-                url: url.clone(),
-                reason: format!("no threads for the S3 client: {error}"),
-            })?;
+        let (bucket, endpoint) = (bucket.to_owned(), options.endpoint.clone());
+        let sort = move |key: &str, url: &str, failure| {
+            sort(key, url, &bucket, endpoint.as_deref().unwrap_or("AWS"), failure)
+        };
         Ok(S3Store {
-            client: Arc::new(client),
+            remote: Remote::new(Arc::new(client), &url, prefix, Box::new(sort))?,
             signer: Arc::new(signer),
             unconditional: AtomicBool::new(false),
             one_version: AtomicBool::new(false),
-            prefix: prefix.trim_end_matches('/').to_owned(),
-            bucket: bucket.to_owned(),
-            endpoint: options.endpoint.clone().unwrap_or_else(|| "AWS".to_owned()),
-            silence: SILENCE_LIMIT,
-            runtime: Some(runtime),
         })
-    }
-
-    /// Where a key is in the bucket.
-    fn path(&self, key: &str) -> Result<Path, StoreError> {
-        check_key(key, &self.url())?;
-        let whole = if self.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.prefix) };
-        Path::parse(whole).map_err(|error| self.bad_path(key, &error))
-    }
-
-    fn bad_path(&self, key: &str, error: &PathError) -> StoreError {
-        StoreError::Invalid { key: key.to_owned(), url: self.url(), reason: error.to_string() }
-    }
-
-    /// Runs a request on our own threads and waits for it.
-    fn run<T: Send + 'static>(
-        &self,
-        key: &str,
-        request: impl Future<Output = Result<T, Failure>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (answer, wait) = crossbeam_channel::bounded(1);
-        let gone = || self.unavailable(key, "the S3 client has been shut down");
-        let Some(runtime) = &self.runtime else { return Err(gone()) };
-        runtime.spawn(STATUS.scope(Cell::new(None), async move {
-            // If nobody waits any more the answer is of no use.
-            let _ = answer.send(request.await);
-        }));
-        // A request that panicked drops its end of the channel.
-        wait.recv().map_err(|_| gone())?.map_err(|failure| self.error(key, failure))
-    }
-
-    fn unavailable(&self, key: &str, reason: &str) -> StoreError {
-        StoreError::Unavailable { key: key.to_owned(), url: self.url(), reason: reason.to_owned() }
-    }
-
-    /// Sorts a failure by what the caller does next.
-    fn error(&self, key: &str, failure: Failure) -> StoreError {
-        let (key, url) = (key.to_owned(), self.url());
-        let Failure { kind, text } = failure;
-        match kind {
-            Kind::Status(404) if text.contains("NoSuchBucket") => self.no_bucket(&key),
-            Kind::Status(404) => StoreError::NotFound { key, url },
-            Kind::Status(400) if text.contains("RequestTimeout") => {
-                StoreError::Unavailable { key, url, reason: text }
-            }
-            Kind::Status(400) if text.contains("ExpiredToken") || text.contains("InvalidToken") => {
-                StoreError::Denied { key, url, reason: format!("{text}; get new temporary credentials") }
-            }
-            Kind::Status(401 | 403) => StoreError::Denied {
-                key,
-                url,
-                reason: format!(
-                    "{text}; check the credentials, the bucket's policy and this machine's clock"
-                ),
-            },
-            Kind::Status(301 | 302 | 307 | 308) => StoreError::Invalid {
-                key,
-                url,
-                reason: format!("{text}; the bucket is in another region: set AWS_REGION"),
-            },
-            Kind::Status(507) => StoreError::Full { key, url, reason: text },
-            Kind::Connection if text.contains("invalid peer certificate") => StoreError::Invalid {
-                key,
-                url,
-                reason: format!(
-                    "{}: {text}; trust the service's authority, or correct the endpoint",
-                    self.endpoint
-                ),
-            },
-            Kind::Connection | Kind::Silent => {
-                StoreError::Unavailable { key, url, reason: format!("{}: {text}", self.endpoint) }
-            }
-            Kind::Status(501) => StoreError::NotSupported { key, url, reason: text },
-            Kind::Status(408 | 409 | 429 | 500..) => StoreError::Unavailable { key, url, reason: text },
-            Kind::Status(_) | Kind::Other => StoreError::Other { key, url, reason: text },
-        }
-    }
-
-    fn no_bucket(&self, key: &str) -> StoreError {
-        StoreError::Invalid {
-            key: key.to_owned(),
-            url: self.url(),
-            reason: format!("the bucket {:?} does not exist; create it, or correct the name", self.bucket),
-        }
-    }
-
-    /// How long an upload of so many bytes may take.
-    fn upload_limit(&self, bytes: usize) -> Duration {
-        self.silence + Duration::from_secs(bytes as u64 / UPLOAD_BYTES_PER_SECOND)
     }
 
     /// A put, locked or not, that never replaces.
@@ -270,23 +124,23 @@ impl S3Store {
             Ok(true) => Ok(Put::Created),
             // A conflict with a delete, or with a put that then failed, answers the same as an object that is
             // there; and nothing of ours may have landed. Only the object itself tells.
-            Ok(false) => match self.head(key) {
+            Ok(false) => match self.remote.size(key) {
                 Ok(_) => Ok(Put::Exists),
-                Err(StoreError::NotFound { .. }) => {
-                    Err(self.unavailable(key, "the put met a conflict, and yet there is no such object"))
-                }
+                Err(StoreError::NotFound { .. }) => Err(self
+                    .remote
+                    .unavailable(key, "the put met a conflict, and yet there is no such object")),
                 // Keys that may put but not get: the service's word has to do, and the put comes again if
                 // the caller wants to compare.
                 Err(StoreError::Denied { .. }) => Ok(Put::Exists),
                 Err(error) => Err(error),
             },
             // A put finds no object to miss: it is the bucket.
-            Err(StoreError::NotFound { .. }) => Err(self.no_bucket(key)),
+            Err(StoreError::NotFound { .. }) => Err(self.remote.no_place(key)),
             // No conditions: look first. Two who put the same name at once put the same content, since names are
             // hashes; where they are not (the header), `init` takes care.
             Err(StoreError::NotSupported { .. }) => {
                 self.unconditional.store(true, Ordering::Relaxed);
-                match self.head(key) {
+                match self.remote.size(key) {
                     Ok(_) => Ok(Put::Exists),
                     Err(StoreError::NotFound { .. }) => {
                         self.put_as(key, bytes, lock, false).map(|_| Put::Created)
@@ -297,14 +151,6 @@ impl S3Store {
             Err(error) => Err(error),
         }
     }
-
-    fn head(&self, key: &str) -> Result<u64, StoreError> {
-        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
-        self.run(key, async move {
-            let meta = limited(silence, client.head(&path)).await?;
-            Ok(meta.size)
-        })
-    }
 }
 
 impl Store for S3Store {
@@ -313,55 +159,15 @@ impl Store for S3Store {
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
-        self.run(key, async move {
-            let result = limited(silence, client.get_opts(&path, GetOptions::default())).await?;
-            read_body(result, silence).await
-        })
+        self.remote.get(key)
     }
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        let (client, path, silence) = (self.client.clone(), self.path(key)?, self.silence);
-        let Some(end) = offset.checked_add(len as u64).filter(|_| len > 0) else {
-            // Nothing to transfer, or past the end of any object.
-            let size = self.head(key)?;
-            range_end(key, &self.url(), offset, len, size)?;
-            return Ok(Bytes::new());
-        };
-        let read = self.run(key, async move {
-            let options = GetOptions { range: Some(GetRange::Bounded(offset..end)), ..GetOptions::default() };
-            let result = limited(silence, client.get_opts(&path, options)).await?;
-            if result.range != (offset..end) {
-                return Ok(None);
-            }
-            read_body(result, silence).await.map(Some)
-        });
-        match read {
-            Ok(Some(bytes)) if bytes.len() == len => Ok(bytes),
-            Err(error @ (StoreError::NotFound { .. } | StoreError::Denied { .. })) => Err(error),
-            Err(error @ (StoreError::Unavailable { .. } | StoreError::Invalid { .. })) => Err(error),
-            // A range beyond the end comes back shorter or as an error, as the service likes: the size tells.
-            other => {
-                range_end(key, &self.url(), offset, len, self.head(key)?)?;
-                match other {
-                    // Some services answer a range that is the whole object, or any, with all of it and no
-                    // word of the range. Objects are at most 64 MiB.
-                    Err(StoreError::Other { .. }) => {
-                        let whole = self.get(key)?;
-                        range_end(key, &self.url(), offset, len, whole.len() as u64)?;
-                        Ok(whole.slice(offset as usize..end as usize))
-                    }
-                    Err(error) => Err(error),
-                    Ok(_) => {
-                        Err(self.unavailable(key, "the answer did not hold the range that was asked for"))
-                    }
-                }
-            }
-        }
+        self.remote.get_range(key, offset, len)
     }
 
     fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.head(key)
+        self.remote.size(key)
     }
 
     fn list(
@@ -369,49 +175,7 @@ impl Store for S3Store {
         prefix: &str,
         each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        // The service lists by folder; the rest of the prefix is compared here.
-        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let path = match (self.prefix.is_empty(), folder.is_empty()) {
-            (true, true) => None,
-            (false, true) => Some(Path::parse(&self.prefix).map_err(|e| self.bad_path(prefix, &e))?),
-            (_, false) => Some(self.path(folder)?),
-        };
-        let skip = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
-        let mut pages = self.client.list(path.as_ref());
-        let silence = self.silence;
-        loop {
-            // One page at a time on our threads; the callback runs here, where it may call the store.
-            let fetched = self.run(prefix, async move {
-                let mut page = Vec::new();
-                while page.len() < LIST_PAGE {
-                    match timeout(silence, pages.next()).await {
-                        Ok(Some(Ok(meta))) => page.push(meta),
-                        Ok(Some(Err(error))) => return Err(Failure::of(&error)),
-                        Ok(None) => return Ok((page, None)),
-                        Err(_) => return Err(Failure::silent()),
-                    }
-                }
-                Ok((page, Some(pages)))
-            });
-            let (page, rest) = match fetched {
-                Ok(fetched) => fetched,
-                // A listing misses no object: a 404 is the bucket.
-                Err(StoreError::NotFound { .. }) => return Err(self.no_bucket(prefix)),
-                Err(error) => return Err(error),
-            };
-            for meta in page {
-                let Some(key) = meta.location.as_ref().get(skip..) else { continue };
-                if key.starts_with(prefix) {
-                    // To the second, on most services.
-                    let modified = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
-                    each(Object { key: key.to_owned(), size: meta.size, modified })?;
-                }
-            }
-            match rest {
-                Some(rest) => pages = rest,
-                None => return Ok(()),
-            }
-        }
+        self.remote.list(prefix, each)
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
@@ -446,15 +210,53 @@ impl Store for S3Store {
     }
 
     fn url(&self) -> String {
-        if self.prefix.is_empty() {
-            format!("s3://{}", self.bucket)
-        } else {
-            format!("s3://{}/{}", self.bucket, self.prefix)
-        }
+        self.remote.url.clone()
     }
 
     fn vault(&self) -> Option<&dyn Vault> {
         Some(self)
+    }
+}
+
+/// Sorts a failure by what the caller does next.
+fn sort(key: &str, url: &str, bucket: &str, endpoint: &str, failure: Failure) -> StoreError {
+    let (key, url) = (key.to_owned(), url.to_owned());
+    let Failure { kind, text } = failure;
+    match kind {
+        Kind::Status(404) if text.contains(NO_PLACE) => StoreError::Invalid {
+            key,
+            url,
+            reason: format!("the bucket {bucket:?} does not exist; create it, or correct the name"),
+        },
+        Kind::Status(404) => StoreError::NotFound { key, url },
+        Kind::Status(400) if text.contains("RequestTimeout") => {
+            StoreError::Unavailable { key, url, reason: text }
+        }
+        Kind::Status(400) if text.contains("ExpiredToken") || text.contains("InvalidToken") => {
+            StoreError::Denied { key, url, reason: format!("{text}; get new temporary credentials") }
+        }
+        Kind::Status(401 | 403) => StoreError::Denied {
+            key,
+            url,
+            reason: format!("{text}; check the credentials, the bucket's policy and this machine's clock"),
+        },
+        Kind::Status(301 | 302 | 307 | 308) => StoreError::Invalid {
+            key,
+            url,
+            reason: format!("{text}; the bucket is in another region: set AWS_REGION"),
+        },
+        Kind::Status(507) => StoreError::Full { key, url, reason: text },
+        Kind::Connection if text.contains("invalid peer certificate") => StoreError::Invalid {
+            key,
+            url,
+            reason: format!("{endpoint}: {text}; trust the service's authority, or correct the endpoint"),
+        },
+        Kind::Connection | Kind::Silent => {
+            StoreError::Unavailable { key, url, reason: format!("{endpoint}: {text}") }
+        }
+        Kind::Status(501) => StoreError::NotSupported { key, url, reason: text },
+        Kind::Status(408 | 409 | 429 | 500..) => StoreError::Unavailable { key, url, reason: text },
+        Kind::Status(_) | Kind::Other => StoreError::Other { key, url, reason: text },
     }
 }
 
@@ -482,157 +284,6 @@ fn check_place(bucket: &str, prefix: &str) -> Result<(), &'static str> {
         return Err("the prefix has an empty component (or `.` or `..`); write s3://BUCKET/PREFIX");
     }
     Ok(())
-}
-
-/// A request under a time limit.
-pub(super) async fn limited<T>(
-    limit: Duration,
-    request: impl Future<Output = object_store::Result<T>>,
-) -> Result<T, Failure> {
-    match timeout(limit, request).await {
-        Ok(result) => result.map_err(|error| Failure::of(&error)),
-        Err(_) => Err(Failure::silent()),
-    }
-}
-
-/// The bytes of an answer, which may come slowly but not stop.
-pub(super) async fn read_body(result: GetResult, silence: Duration) -> Result<Bytes, Failure> {
-    // What the service promises is not trusted with all our memory at once.
-    const AHEAD_MAX: u64 = 64 * 1024 * 1024;
-    let size = result.range.end - result.range.start;
-    let mut stream = result.into_stream();
-    let mut whole = BytesMut::new();
-    loop {
-        match timeout(silence, stream.next()).await {
-            Ok(Some(Ok(piece))) if whole.is_empty() && piece.len() as u64 == size => return Ok(piece),
-            Ok(Some(Ok(piece))) => {
-                if whole.is_empty() {
-                    whole.reserve(size.min(AHEAD_MAX) as usize);
-                }
-                whole.extend_from_slice(&piece);
-            }
-            Ok(Some(Err(error))) => return Err(Failure::of(&error)),
-            Ok(None) if whole.len() as u64 == size => return Ok(whole.freeze()),
-            Ok(None) => {
-                let text = format!("the answer broke off after {} of {size} bytes", whole.len());
-                return Err(Failure { kind: Kind::Connection, text });
-            }
-            Err(_) => return Err(Failure::silent()),
-        }
-    }
-}
-
-/// A request that failed, before we know what it means for the verb.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) kind: Kind,
-    pub(super) text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The service answered with this HTTP status.
-    Status(u16),
-    /// No connection, or it broke.
-    Connection,
-    /// Nothing came for too long.
-    Silent,
-    Other,
-}
-
-impl Failure {
-    /// From our own requests.
-    fn connection(error: &HttpError) -> Failure {
-        let mut cause: &(dyn std::error::Error + 'static) = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        Failure { kind: Kind::Connection, text: cause.to_string() }
-    }
-
-    pub(super) fn silent() -> Failure {
-        Failure { kind: Kind::Silent, text: "no answer in time".to_owned() }
-    }
-
-    /// From the client's error. The status is not in it, so the last one of this task is taken.
-    pub(super) fn of(error: &object_store::Error) -> Failure {
-        let mut cause: &(dyn std::error::Error + 'static) = error;
-        let mut connection = false;
-        while let Some(source) = cause.source() {
-            connection |= source.downcast_ref::<HttpError>().is_some();
-            cause = source;
-        }
-        if connection {
-            return Failure { kind: Kind::Connection, text: cause.to_string() };
-        }
-        let text = error.to_string();
-        match STATUS.try_with(Cell::get).ok().flatten().filter(|status| !(200..300).contains(status)) {
-            Some(status) => Failure { kind: Kind::Status(status), text: say(status, &text) },
-            None => Failure { kind: Kind::Other, text },
-        }
-    }
-}
-
-/// What the service said, from the XML of its answer: `AccessDenied: Access Denied. (HTTP 403)`.
-fn say(status: u16, text: &str) -> String {
-    let part = |open: &str, close: &str| {
-        let (_, rest) = text.split_once(open)?;
-        rest.split_once(close).map(|(part, _)| part)
-    };
-    match (part("<Code>", "</Code>"), part("<Message>", "</Message>")) {
-        (Some(code), Some(message)) => format!("{code}: {message} (HTTP {status})"),
-        (Some(code), None) => format!("{code} (HTTP {status})"),
-        _ => format!("the service answered with HTTP status {status}"),
-    }
-}
-
-tokio::task_local! {
-    /// The HTTP status of the last answer in this task. The client keeps it to itself and says "generic
-    /// error" of most, so it is noted where answers pass through.
-    pub(super) static STATUS: Cell<Option<u16>>;
-}
-
-/// Makes HTTP clients that note the status of answers.
-#[derive(Debug)]
-pub(super) struct WatchedConnector;
-
-/// Hands out the one client there is.
-#[derive(Debug)]
-struct SharedConnector(HttpClient);
-
-impl HttpConnector for SharedConnector {
-    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(self.0.clone())
-    }
-}
-
-#[derive(Debug)]
-struct Watched(HttpClient);
-
-impl HttpConnector for WatchedConnector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Watched(client)))
-    }
-}
-
-impl HttpService for Watched {
-    fn call<'s, 'a>(
-        &'s self,
-        request: HttpRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>
-    where
-        's: 'a,
-        Self: 'a,
-    {
-        Box::pin(async move {
-            let result = self.0.execute(request).await;
-            let status = result.as_ref().ok().map(|answer| answer.status().as_u16());
-            // Outside of a request of ours nobody asks for the status.
-            let _ = STATUS.try_with(|last| last.set(status));
-            result
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Signed requests of our own: what the client library has no call for (locks, versions, a put that says how
 //! long it shall last). The library signs, connects and speaks HTTP; the path, the query and the headers are ours.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,9 +8,8 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
-use tokio::time::timeout;
 
-use super::{Failure, Kind, say};
+use crate::store::remote::{Answer, Failure, Kind, encode, exchange};
 
 /// A bucket's address and the credentials for it.
 pub(super) struct Signer {
@@ -55,22 +53,6 @@ impl Request {
     }
 }
 
-/// What came back, when it was a success.
-pub(super) struct Answer {
-    headers: Vec<(String, String)>,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
-
 impl Signer {
     /// Sends it and reads the answer, each within `limit`. Any status but a success is a failure.
     pub(super) async fn send(&self, request: Request, limit: Duration) -> Result<Answer, Failure> {
@@ -111,37 +93,6 @@ impl Signer {
         let signer = AwsAuthorizer::new(&self.credential, "s3", &self.region);
         signer.try_authorize(&mut http, Some(hash.as_ref())).map_err(|error| odd(&error.to_string()))?;
 
-        let answer = match timeout(limit, self.http.execute(http)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(Failure::connection(&error)),
-            Err(_) => return Err(Failure::silent()),
-        };
-        let status = answer.status().as_u16();
-        let headers = answer
-            .headers()
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
-        let headers = headers.collect();
-        let body = match timeout(limit, answer.into_body().bytes()).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => return Err(Failure::connection(&error)),
-            Err(_) => return Err(Failure::silent()),
-        };
-        if (200..300).contains(&status) {
-            return Ok(Answer { headers, body });
-        }
-        Err(Failure { kind: Kind::Status(status), text: say(status, &String::from_utf8_lossy(&body)) })
-    }
-}
-
-/// Percent-encodes all but the unreserved characters, as the signature wants it.
-fn encode(url: &mut String, text: &str, slashes: bool) {
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => url.push(char::from(byte)),
-            b'/' if slashes => url.push('/'),
-            // Writing to a string does not fail.
-            _ => drop(write!(url, "%{byte:02X}")),
-        }
+        exchange(&self.http, http, limit).await
     }
 }

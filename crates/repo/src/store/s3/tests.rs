@@ -4,7 +4,9 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use super::super::remote::say;
 use super::super::retry::{Retry, RetryPolicy};
 use super::*;
 
@@ -27,7 +29,7 @@ fn keys_go_below_the_prefix() {
     ] {
         let store = store(place);
         assert_eq!(store.url(), url);
-        assert_eq!(store.path("packs/ab/x").unwrap().as_ref(), path);
+        assert_eq!(store.remote.path("packs/ab/x").unwrap().as_ref(), path);
     }
 }
 
@@ -68,7 +70,7 @@ fn failures_are_sorted_by_what_to_do_next() {
         (Kind::Connection, "invalid peer certificate: UnknownIssuer", "Invalid", "authority"),
         (Kind::Other, "strange", "Other", "strange"),
     ] {
-        let error = store.error("k/x", Failure { kind, text: text.to_owned() });
+        let error = store.remote.error("k/x", Failure { kind, text: text.to_owned() });
         assert!(format!("{error:?}").starts_with(expected), "{kind:?} {text}: {error:?}");
         assert!(error.to_string().contains(hint), "{error}");
     }
@@ -119,7 +121,7 @@ fn service(answers: Vec<Answer>) -> (S3Store, Arc<Mutex<Vec<String>>>) {
         ..S3Options::default()
     };
     let mut store = S3Store::new("bucket", &options).unwrap();
-    store.silence = Duration::from_millis(500);
+    store.remote.silence = Duration::from_millis(500);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     // Ends with its answers; a request beyond them is refused, which the tests notice.

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::request::{Answer, Request};
-use super::{Failure, Kind, S3Store, xml};
+use super::request::Request;
+use super::{S3Store, xml};
 use crate::env::{parse_rfc3339, rfc3339};
+use crate::store::remote::{Answer, Failure, Kind};
 use crate::store::vault::{BucketSays, DefaultLock, Lock, LockMode, Vault, Version};
 use crate::store::{Put, Store, StoreError};
 
@@ -17,21 +18,13 @@ type Marker = (String, String);
 impl S3Store {
     /// Where a key is in the bucket, as text.
     pub(super) fn place(&self, key: &str) -> Result<String, StoreError> {
-        Ok(self.path(key)?.as_ref().to_owned())
+        Ok(self.remote.path(key)?.as_ref().to_owned())
     }
 
     /// A small request that is answered at once.
     pub(super) fn ask(&self, key: &str, request: Request) -> Result<Answer, StoreError> {
-        let (signer, silence) = (self.signer.clone(), self.silence);
-        self.run(key, async move { signer.send(request, silence).await })
-    }
-
-    fn strange(&self, key: &str, what: &str) -> StoreError {
-        StoreError::Other {
-            key: key.to_owned(),
-            url: self.url(),
-            reason: format!("the service's answer cannot be understood: {what}"),
-        }
+        let (signer, silence) = (self.signer.clone(), self.remote.silence);
+        self.remote.run(key, async move { signer.send(request, silence).await })
     }
 
     /// One put of any kind. True: it was created; false: the condition did not hold.
@@ -42,7 +35,7 @@ impl S3Store {
         lock: Option<&Lock>,
         if_absent: bool,
     ) -> Result<bool, StoreError> {
-        let limit = self.upload_limit(bytes.len());
+        let limit = self.remote.upload_limit(bytes.len());
         let mut request = Request::new("PUT", self.place(key)?).body(bytes);
         if if_absent {
             request = request.header("if-none-match", "*");
@@ -53,7 +46,7 @@ impl S3Store {
                 .header("x-amz-object-lock-retain-until-date", rfc3339(lock.until));
         }
         let signer = self.signer.clone();
-        self.run(key, async move {
+        self.remote.run(key, async move {
             match signer.send(request, limit).await {
                 Ok(_) => Ok(true),
                 Err(Failure { kind: Kind::Status(409 | 412), .. }) if if_absent => Ok(false),
@@ -78,7 +71,7 @@ impl S3Store {
             // No lock at all is an error to the services, each in its own words. An object that is not there
             // is told apart by asking for it.
             Err(StoreError::NotFound { .. } | StoreError::Invalid { .. } | StoreError::Other { .. })
-                if id.is_some() || self.head(key).is_ok() =>
+                if id.is_some() || self.remote.size(key).is_ok() =>
             {
                 return Ok(None);
             }
@@ -94,7 +87,7 @@ impl S3Store {
         let until = until.and_then(|date| parse_rfc3339(&date));
         match (mode.parse(), until) {
             (Ok(mode), Some(until)) => Ok(Some(Lock { until, mode })),
-            _ => Err(self.strange(key, "a lock without a mode or a date")),
+            _ => Err(self.remote.strange(key, "a lock without a mode or a date")),
         }
     }
 
@@ -104,8 +97,7 @@ impl S3Store {
         prefix: &str,
         from: Option<Marker>,
     ) -> Result<(Vec<Version>, Option<Marker>), StoreError> {
-        let below =
-            if self.prefix.is_empty() { prefix.to_owned() } else { format!("{}/{prefix}", self.prefix) };
+        let below = self.remote.below(prefix);
         let mut request = Request::new("GET", String::new())
             .query("versions", "")
             .query("prefix", below)
@@ -118,24 +110,26 @@ impl S3Store {
         }
         let answer = match self.ask(prefix, request) {
             Ok(answer) => answer.text(),
-            Err(StoreError::NotFound { .. }) => return Err(self.no_bucket(prefix)),
+            Err(StoreError::NotFound { .. }) => return Err(self.remote.no_place(prefix)),
             Err(error) => return Err(error),
         };
-        let skip = if self.prefix.is_empty() { 0 } else { self.prefix.len() + 1 };
         let mut page = Vec::new();
         for (name, inner) in xml::elements(&answer, &["Version", "DeleteMarker"]) {
-            let field = |field| xml::text(inner, field).ok_or_else(|| self.strange(prefix, field));
+            let field = |field| xml::text(inner, field).ok_or_else(|| self.remote.strange(prefix, field));
             let marker = name == "DeleteMarker";
-            let Some(key) = field("Key")?.get(skip..).map(str::to_owned) else { continue };
-            let size =
-                if marker { 0 } else { field("Size")?.parse().map_err(|_| self.strange(&key, "Size"))? };
+            let Some(key) = self.remote.key_of(&field("Key")?).map(str::to_owned) else { continue };
+            let size = if marker {
+                0
+            } else {
+                field("Size")?.parse().map_err(|_| self.remote.strange(&key, "Size"))?
+            };
             let modified = parse_rfc3339(&field("LastModified")?);
             page.push(Version {
                 id: field("VersionId")?,
                 marker,
                 latest: field("IsLatest")? == "true",
                 size,
-                modified: modified.ok_or_else(|| self.strange(&key, "LastModified"))?,
+                modified: modified.ok_or_else(|| self.remote.strange(&key, "LastModified"))?,
                 key,
             });
         }
@@ -143,7 +137,9 @@ impl S3Store {
         let next = match (more, xml::text(&answer, "NextKeyMarker")) {
             (true, Some(key)) => Some((key, xml::text(&answer, "NextVersionIdMarker").unwrap_or_default())),
             (true, None) => {
-                return Err(self.strange(prefix, "a page of versions that does not say where to go on"));
+                return Err(self
+                    .remote
+                    .strange(prefix, "a page of versions that does not say where to go on"));
             }
             (false, _) => None,
         };
@@ -210,7 +206,7 @@ impl Vault for S3Store {
             match next {
                 // A service that goes round in circles would keep us for ever.
                 Some(next) if from.as_ref() == Some(&next) => {
-                    return Err(self.strange(prefix, "the next page of versions is this one"));
+                    return Err(self.remote.strange(prefix, "the next page of versions is this one"));
                 }
                 Some(next) => from = Some(next),
                 None => return Ok(()),
@@ -220,8 +216,8 @@ impl Vault for S3Store {
 
     fn get_version(&self, key: &str, id: &str) -> Result<Bytes, StoreError> {
         let request = Request::new("GET", self.place(key)?).query("versionId", id);
-        let (signer, limit) = (self.signer.clone(), self.upload_limit(64 << 20));
-        self.run(key, async move { signer.send(request, limit).await }).map(|answer| answer.body)
+        let (signer, limit) = (self.signer.clone(), self.remote.upload_limit(64 << 20));
+        self.remote.run(key, async move { signer.send(request, limit).await }).map(|answer| answer.body)
     }
 
     fn delete_version(&self, key: &str, id: &str) -> Result<(), StoreError> {
