@@ -24,7 +24,7 @@ use crate::pack::{self, Compressor, Decompressor, Lane, Pack, PackBuilder, Trail
 use crate::repo::{InitOptions, Repository};
 use crate::secret::{Kdf, KeyFile, KeyWrap, Passphrase, RecoveryKey, Unlock, WrapError, WrappedKey};
 use crate::store::mem::MemStore;
-use crate::{hold, immutable, keys, reader, repo};
+use crate::{hold, immutable, index, keys, lease, reader, repo, summaries};
 use zeroize::Zeroizing;
 
 /// What a decoder made of bytes: the bytes it would write for them, if it can; or why it refused.
@@ -414,7 +414,37 @@ pub fn all() -> Result<Vec<Decoder>, Error> {
             Box::new(|bytes| crate::check::recode_note(bytes).map(Some).map_err(what)),
         ),
     ];
-    for (name, samples, recode) in crate::lease::rows() {
+    all.push(row(
+        "void",
+        true,
+        vec![vec![7; 32]],
+        Box::new(|bytes| match lease::decode_void(bytes) {
+            Some(secret) => Ok(Some(secret.to_vec())),
+            None => Err("not 32 bytes".into()),
+        }),
+    ));
+    // What a machine keeps of a repository is sealed, too, and its disk may lie.
+    let commits = [(CommitId([1; 32]), summary()), (CommitId([2; 32]), Summary::default())];
+    let kept = commits.iter().flat_map(|(id, summary)| {
+        let summary = cbor::encode_summary(summary);
+        [id.as_bytes().to_vec(), (summary.len() as u32).to_le_bytes().to_vec(), summary].concat()
+    });
+    all.push(row(
+        "cache-commits",
+        true,
+        vec![kept.collect(), vec![]],
+        Box::new(|bytes| summaries::recode(bytes).map(Some)),
+    ));
+    all.push(row(
+        "cache-table",
+        true,
+        index::run::table_samples(),
+        Box::new(|bytes| match index::run::recode_table(bytes) {
+            Some(again) => Ok(Some(again)),
+            None => Err("no table of a run".into()),
+        }),
+    ));
+    for (name, samples, recode) in lease::rows() {
         all.push(row(name, true, samples, Box::new(move |bytes| recode(bytes).map(Some).map_err(what))));
     }
     Ok(all)

@@ -337,6 +337,11 @@ pub(crate) fn store_now(repo: &Repository) -> Result<Timestamp, Error> {
     now.ok_or_else(|| Error::failed(format!("{key} was just put, and the listing does not show it")))
 }
 
+/// What a void holds: the secret of the writer that gave up its commit.
+pub(crate) fn decode_void(bytes: &[u8]) -> Option<[u8; 32]> {
+    bytes.try_into().ok()
+}
+
 /// Commits that were never acknowledged: those with a void that their writer made.
 pub(crate) fn voided(repo: &Repository, notes: &Notes) -> Result<HashSet<CommitId>, Error> {
     let mut voided = HashSet::new();
@@ -352,7 +357,7 @@ pub(crate) fn voided(repo: &Repository, notes: &Notes) -> Result<HashSet<CommitI
             Err(error) if error.is_damage() => None,
             Err(error) => return Err(error),
         };
-        if named == Some(WriterId::of_secret(&secret)) {
+        if named.is_some() && named == decode_void(&secret).map(|secret| WriterId::of_secret(&secret)) {
             voided.insert(*commit);
         }
     }

@@ -114,13 +114,7 @@ fn write(local: &Local, keys: &Keys, all: &BTreeMap<&CommitId, &Summary>) -> Res
         return Ok(());
     }
     let salt = local.salt().map_err(|error| error.to_string())?;
-    let mut sealed = Vec::new();
-    for (id, summary) in all {
-        let summary = cbor::encode_summary(summary);
-        sealed.extend(id.as_bytes());
-        sealed.extend(u32::try_from(summary.len()).map_err(|error| error.to_string())?.to_le_bytes());
-        sealed.extend(summary);
-    }
+    let mut sealed = encode(all.iter().map(|(id, summary)| (*id, *summary)))?;
     let cipher = keys.commit_cache(&salt).map_err(|error| error.to_string())?;
     cipher.seal(0, 0, &mut sealed).map_err(|error| error.to_string())?;
     let mut scratch = local.scratch(Spot::Cache, PART).map_err(|error| error.to_string())?;
@@ -139,7 +133,29 @@ fn open(keys: &Keys, mut bytes: Vec<u8>) -> Option<Vec<(CommitId, Summary)>> {
     if !keys.commit_cache(salt).ok()?.open(0, 0, &mut sealed) {
         return None;
     }
-    let (mut rest, mut records) = (sealed.as_slice(), Vec::new());
+    decode(&sealed)
+}
+
+/// What is sealed in a file: records of an id, a length and a summary.
+fn encode<'s>(all: impl Iterator<Item = (&'s CommitId, &'s Summary)>) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    for (id, summary) in all {
+        let summary = cbor::encode_summary(summary);
+        out.extend(id.as_bytes());
+        out.extend(u32::try_from(summary.len()).map_err(|error| error.to_string())?.to_le_bytes());
+        out.extend(summary);
+    }
+    Ok(out)
+}
+
+/// For the fuzzer: there and back.
+pub(crate) fn recode(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let records = decode(bytes).ok_or("no records of commits")?;
+    encode(records.iter().map(|(id, summary)| (id, summary)))
+}
+
+fn decode(sealed: &[u8]) -> Option<Vec<(CommitId, Summary)>> {
+    let (mut rest, mut records) = (sealed, Vec::new());
     while !rest.is_empty() {
         let (head, more) = rest.split_at_checked(36)?;
         let (summary, more) = more.split_at_checked(read_u32(head, 32) as usize)?;

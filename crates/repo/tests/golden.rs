@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use repo::gc::GcOptions;
 use repo::immutable::RenewOptions;
 use repo::store::Store;
 use repo::store::mem::MemStore;
-use repo::store::vault::LockMode;
+use repo::store::vault::{Lock, LockMode, Vault};
 use repo::store::versioned::{Flaws, VersionedStore};
 use repo::{
     Capability, CommitDraft, CommitId, Content, EntryKind, Env, Extent, InitOptions, Kdf, KeyFile, KeyWrap,
@@ -27,9 +27,39 @@ use repo::{
     TreeEntry, Unlock, WrapError, WrappedKey, WriterOptions, Zeroizing,
 };
 
-/// The folders of a repository, and its header.
-const KINDS: [&str; 10] =
-    ["checks", "commits", "gc", "holdfast.json", "holds", "index", "keys", "leases", "locks", "packs"];
+/// The kinds of objects as the format page lists them, each a name with `<placeholders>`.
+fn kinds_of_the_page() -> Vec<String> {
+    let page = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/formats/repository.md"),
+    );
+    let page = page.unwrap();
+    let (_, objects) = page.split_once("\n## Objects\n").unwrap();
+    let (objects, _) = objects.split_once("\n\nAnyone can check").unwrap();
+    let cells =
+        objects.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned));
+    names.collect()
+}
+
+/// Whether an object has such a name: a placeholder is hexadecimal digits, `…` is anything.
+fn is_of_kind(key: &str, kind: &str) -> bool {
+    let (mut key, mut kind) = (key, kind);
+    loop {
+        let end = kind.find(['<', '…']).unwrap_or(kind.len());
+        let Some(rest) = key.strip_prefix(&kind[..end]) else { return false };
+        if kind[end..].starts_with('…') {
+            return true;
+        }
+        if end == kind.len() {
+            return rest.is_empty();
+        }
+        let digits = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        if digits == 0 {
+            return false;
+        }
+        (key, kind) = (&rest[digits..], &kind[end + kind[end..].find('>').unwrap() + 1..]);
+    }
+}
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -219,16 +249,45 @@ fn write_the_golden_repository_of_all_kinds() {
     let points = write_points(&repo, &env);
     repo.add_hold(&points[0], "an audit", "ops", None).unwrap();
     repo.add_hold(&points[1], "until the new year", "ops", Some(NOW + 240 * DAY)).unwrap();
-    // A point that retention has let go, and what a collector makes of it; a writer that was killed.
-    let writer = repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
-    let manifest = vec![entry("gone", write_stream(&writer, &noise(3, 20_000)).unwrap())];
-    let gone =
-        writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() }).unwrap();
-    env.advance(200 * DAY);
-    bucket.delete(&gone.id.key()).unwrap();
-    let options = GcOptions { threads: 1, ..GcOptions::default() };
-    repo::gc::plan(&repo, options, &()).unwrap().execute(&()).unwrap();
-    drop(repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap());
+    // Two points that retention lets go, one after the other, and what a collector makes of them.
+    let one = || WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() };
+    let write = |writer: &repo::Writer, seed| {
+        vec![entry("gone", write_stream(writer, &noise(seed, 20_000)).unwrap())]
+    };
+    let draft = |manifest| CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() };
+    let [first, second] = [3, 4].map(|seed| {
+        let writer = repo.writer(one()).unwrap();
+        let manifest = write(&writer, seed);
+        writer.commit(draft(manifest)).unwrap().id
+    });
+    env.advance(100 * DAY);
+    // A writer whose clock stands still relies on what the first was made of ...
+    let (store, still) = (Arc::new(bucket.clone()), Env::fixed(env.now(), 2_028));
+    let stuck = Repository::open(store, &Passphrase::new("golden read"), &still).unwrap();
+    let writer = stuck.writer(one()).unwrap();
+    let manifest = write(&writer, 3);
+    let collect = || {
+        let options = GcOptions { threads: 1, ..GcOptions::default() };
+        repo::gc::plan(&repo, options, &()).unwrap().execute(&()).unwrap()
+    };
+    bucket.delete(&first.key()).unwrap();
+    collect();
+    // ... which is sentenced when its lease is over, and cannot be deleted yet: the verdict stays open ...
+    for pack in repo::store::list_all(&bucket, "packs/").unwrap() {
+        bucket.set_lock(&pack.key, &Lock::new(LockMode::Governance, env.now() + 300 * DAY)).unwrap();
+    }
+    env.advance(100 * DAY);
+    bucket.delete(&second.key()).unwrap();
+    collect();
+    // ... so that the writer voids what it has committed. Another one is killed.
+    assert!(matches!(writer.commit(draft(manifest)), Err(repo::Error::Collected { .. })));
+    drop(repo.writer(one()).unwrap());
+    // What is put and deleted again at once, left by a kill in between.
+    for key in
+        ["gc/clock-000102030405060708090a0b0c0d0e0f", "probe/0001020304050607-race", "init/0001020304050607"]
+    {
+        bucket.put(key, Bytes::new()).unwrap();
+    }
     let budget = Some(Budget::Share(0.3));
     repo::check::check(&repo, &CheckOptions { budget, threads: 1, ..CheckOptions::default() }, &()).unwrap();
     env.advance(20 * DAY);
@@ -283,13 +342,25 @@ fn r7_the_golden_repository_of_version_1_stays_readable() {
     }
 }
 
+/// A new kind gets its line on the page and its golden object on the day it is made.
+#[test]
+fn r7_every_kind_of_object_of_the_page_is_in_the_golden_repository_and_no_other() {
+    let (kinds, objects) = (kinds_of_the_page(), load("v1-all").snapshot());
+    assert!(kinds.len() >= 15, "{kinds:?}");
+    for kind in &kinds {
+        assert!(objects.keys().any(|key| is_of_kind(key, kind)), "{kind} is not in golden/v1-all");
+    }
+    for key in objects.keys() {
+        assert!(kinds.iter().any(|kind| is_of_kind(key, kind)), "{key} is not on the page");
+    }
+    // A verdict says nothing once a higher one without packs closes it: one that is open says more.
+    let open = objects.iter().any(|(key, bytes)| key.starts_with("gc/verdict-") && bytes.len() > 100);
+    assert!(open, "an open verdict");
+}
+
 #[test]
 fn r7_every_kind_of_object_and_key_of_version_1_stays_readable() {
     let loaded = load("v1-all");
-    // Every kind there is: a new one gets its golden repository on the day it is made.
-    let kinds: BTreeSet<String> =
-        loaded.snapshot().into_keys().map(|key| key.split('/').next().unwrap().to_owned()).collect();
-    assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), KINDS);
     let store: Arc<dyn Store> = Arc::new(loaded);
     let text = |name: &str| std::fs::read_to_string(golden("v1-all.keys").join(name)).unwrap();
     let (words, file) =
@@ -312,8 +383,11 @@ fn r7_every_kind_of_object_and_key_of_version_1_stays_readable() {
         (lock.mode, lock.seconds, lock.slack_seconds),
         (LockMode::Governance, 30 * 86_400, 15 * 86_400)
     );
+    // A third commit is there, and void.
     let commits = repo.commits().unwrap();
     assert_eq!((commits.done.len(), commits.findings), (2, vec![]));
+    let count = |prefix: &str| repo::store::list_all(&*store, prefix).unwrap().len();
+    assert_eq!((count("commits/"), count("gc/void-")), (3, 1));
     let holds = repo.holds().unwrap();
     let mut until: Vec<_> = holds.done.iter().map(|hold| (hold.reason.as_str(), hold.until)).collect();
     until.sort();

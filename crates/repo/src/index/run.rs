@@ -158,6 +158,23 @@ impl Table {
     }
 }
 
+/// For the fuzzer: a table there and back.
+pub(crate) fn recode_table(bytes: &[u8]) -> Option<Vec<u8>> {
+    Table::decode(bytes).map(|table| table.encode())
+}
+
+/// For the fuzzer: good tables.
+pub(crate) fn table_samples() -> Vec<Vec<u8>> {
+    let some = Table {
+        lines: 300,
+        filter_blocks: 64,
+        segments: vec![SegmentId([1; 32]), SegmentId([2; 32])],
+        packs: vec![(PackId([3; 32]), 40_000), (PackId([4; 32]), 50_000)],
+        fences: vec![1, 1 << 40, u64::MAX],
+    };
+    vec![some.encode(), Table { filter_blocks: 1, ..Table::default() }.encode()]
+}
+
 /// A page of the filter: not asked for yet, in memory, or not to be had.
 type Page = OnceLock<Option<Box<[u8]>>>;
 
