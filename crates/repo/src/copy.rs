@@ -158,20 +158,7 @@ pub fn copy(
     let reader = near.reader(reader_options.clone())?;
     let begin = || far.writer(WriterOptions { cancel: options.cancel.clone(), ..options.writer.clone() });
     let mut begun = far.env().now();
-    let mut run = Run {
-        reader: &reader,
-        writer: begin()?,
-        alike: near.secrets().names_like(far.secrets()),
-        names: Mutex::new(Names::new(options.names_bytes / NAME_BYTES)),
-        threads: match options.threads {
-            0 => std::thread::available_parallelism().map_or(2, usize::from) + 1,
-            threads => threads,
-        },
-        cancel: &options.cancel,
-        progress,
-        chunks_read: AtomicU64::new(0),
-        bytes_read: AtomicU64::new(0),
-    };
+    let mut run = Run::new(near, far, &reader, begin()?, options, progress);
     let mut far_ids: BTreeMap<CommitId, CommitId> =
         outcome.done.present.iter().map(|pair| (pair.near, pair.far)).collect();
     if !run.alike {
@@ -209,6 +196,63 @@ pub fn copy(
     outcome.done.bytes_read = run.bytes_read.into_inner();
     outcome.done.written.add(&run.writer.counts());
     Ok(outcome)
+}
+
+/// The points that both repositories have, as far as these of the far side go: the one was copied from the other, or both
+/// from a third.
+pub(crate) fn twins(near: &Repository, far: &Repository, wanted: &[CommitId]) -> Result<Vec<Pair>, Error> {
+    let known = origins(near, &mut Outcome::clean(Copied::default()))?;
+    let mut pairs = Vec::new();
+    for id in wanted {
+        let point = match far.commit(id) {
+            Ok(point) => point,
+            Err(error) if error.is_damage() => continue,
+            Err(error) => return Err(error),
+        };
+        let names = [origin_of(far, &point), Origin { repository: far.id(), commit: *id }];
+        if let Some(near) = names.iter().find_map(|name| known.get(name)) {
+            pairs.push(Pair { near: *near, far: *id });
+        }
+    }
+    Ok(pairs)
+}
+
+/// Stores again what the far points of these pairs lack, from their near twins: what a copy of the twin would send. A chunk's
+/// name is made of its bytes, so what is taken is what was lost, or nothing that anybody needs. Commits nothing.
+pub(crate) fn remake(
+    near: &Repository,
+    far: &Repository,
+    pairs: &[Pair],
+    options: &CopyOptions,
+    progress: &dyn Progress,
+) -> Result<Outcome<Counts>, Error> {
+    let reader_options = ReaderOptions {
+        threads: options.threads,
+        cancel: options.cancel.clone(),
+        ..ReaderOptions::default()
+    };
+    let reader = near.reader(reader_options.clone())?;
+    let writer = WriterOptions { cancel: options.cancel.clone(), ..options.writer.clone() };
+    let run = Run::new(near, far, &reader, far.writer(writer)?, options, progress);
+    if !run.alike {
+        learn(far, &run, &reader_options, pairs)?;
+    }
+    let mut findings = Vec::new();
+    for pair in pairs {
+        options.cancel.check()?;
+        progress.note(&format!("taking {} from {}", pair.far.short(), pair.near.short()));
+        let remade = run.manifest(&pair.near).and_then(|manifest| Ok(run.writer.complete(manifest)?.0));
+        let (code, what) = match remade {
+            Ok(root) if far.manifest_root(&pair.far)? == root => continue,
+            Ok(_) => ("twin-differs", "it is not the same in the other repository".to_owned()),
+            Err(Failed { at, error }) if error.is_damage() => {
+                ("twin-damaged", format!("the other repository has not all of it, either: {at}{error}"))
+            }
+            Err(Failed { error, .. }) => return Err(error),
+        };
+        findings.push(Finding::warning(code, pair.far.key(), what));
+    }
+    Ok(Outcome { done: run.writer.counts(), findings })
 }
 
 fn origin_of(repo: &Repository, point: &CommitInfo) -> Origin {
@@ -340,14 +384,49 @@ struct Run<'r> {
     bytes_read: AtomicU64,
 }
 
-impl Run<'_> {
+impl<'r> Run<'r> {
+    fn new(
+        near: &Repository,
+        far: &Repository,
+        reader: &'r Reader,
+        writer: Writer,
+        options: &'r CopyOptions,
+        progress: &'r dyn Progress,
+    ) -> Run<'r> {
+        Run {
+            reader,
+            writer,
+            alike: near.secrets().names_like(far.secrets()),
+            names: Mutex::new(Names::new(options.names_bytes / NAME_BYTES)),
+            threads: match options.threads {
+                0 => std::thread::available_parallelism().map_or(2, usize::from) + 1,
+                threads => threads,
+            },
+            cancel: &options.cancel,
+            progress,
+            chunks_read: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+        }
+    }
+
     fn point(
         &self,
         point: &CommitInfo,
         far_ids: &BTreeMap<CommitId, CommitId>,
         near: &Repository,
     ) -> Result<CommitId, Failed> {
-        let mut manifest = self.reader.manifest(&point.id)?;
+        let manifest = self.manifest(&point.id)?;
+        let summary = Summary {
+            parents: point.summary.parents.iter().filter_map(|parent| far_ids.get(parent).copied()).collect(),
+            origin: Some(origin_of(near, point)),
+            ..point.summary.clone()
+        };
+        Ok(self.writer.commit_as(summary, manifest)?.id)
+    }
+
+    /// All that a point is made of; what the far side lacks of it is handed in there.
+    fn manifest(&self, id: &CommitId) -> Result<Vec<ManifestEntry>, Failed> {
+        let mut manifest = self.reader.manifest(id)?;
         for entry in &mut manifest {
             entry.root = match entry.kind {
                 EntryKind::Bytes => {
@@ -358,12 +437,7 @@ impl Run<'_> {
                 EntryKind::Tree => self.tree(&entry.name, &entry.root)?,
             };
         }
-        let summary = Summary {
-            parents: point.summary.parents.iter().filter_map(|parent| far_ids.get(parent).copied()).collect(),
-            origin: Some(origin_of(near, point)),
-            ..point.summary.clone()
-        };
-        Ok(self.writer.commit_as(summary, manifest)?.id)
+        Ok(manifest)
     }
 
     /// The same bytes in the same chunks, under the far side's names.

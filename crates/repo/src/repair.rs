@@ -18,9 +18,18 @@
 //! A pack that is left out of the index is not forgotten: if it comes back whole (undeleted, put back from a copy),
 //! the next repair names it again from its own directory.
 //!
+//! A lease tells collectors that it is at work, as writers do ([`crate::lease`]): what a collection is about to delete is
+//! relied on no more than by a write.
+//!
+//! **From another repository** ([`RepairOptions::from`]): what is lost here may be whole in a copy of it. Where both name content
+//! alike, each chunk that is lacking is asked for by its name; else the other's copy of each point that lacks something is
+//! walked beside it (`copy.rs`). Either way a chunk is named anew here from its bytes before it is stored, so what is taken is
+//! what was lost or of no use to anybody; and nothing is taken before all that can be had here has been.
+//!
 //! Without `read_data` the listing and the index tell what is damaged: segments, packs that are gone, cut or named by
 //! none. With it every pack is read first, like `check` does.
 
+mod from;
 mod salvage;
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,12 +38,13 @@ use serde::Serialize;
 
 use crate::check::damage::Ledger;
 use crate::check::packs::{PackReader, Places, PlacesOfPack, gather};
-use crate::check::walk::walk_all;
+use crate::check::walk::{self, Lacking};
 use crate::check::{CheckCounts, CheckOptions, CheckReport, PointTouched, Run, check, lost};
 use crate::env::Cancel;
 use crate::error::Error;
 use crate::id::{PackId, SegmentId};
 use crate::index::{Index, Segment};
+use crate::lease::{LEASE, ReliedOn, Session};
 use crate::monitor::{Finding, Progress};
 use crate::object::Capability;
 use crate::reader::{Reader, ReaderOptions};
@@ -42,10 +52,13 @@ use crate::reindex;
 use crate::repo::Repository;
 use crate::store::StoreError;
 
+pub use from::FromPlan;
 use salvage::{Found, Salvager, Source};
 
 /// Of so many packs the places are gathered in one walk over the index: 40 bytes a chunk, a few hundred chunks a pack.
 const GATHERED_AT_ONCE: usize = 256;
+/// So many chunks that are lacking are remembered at a time.
+const LACKING_MOST: usize = 1 << 20;
 
 /// How a repair works.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +67,11 @@ pub struct RepairOptions {
     pub read_data: bool,
     /// Threads; 0: one for each processor.
     pub threads: usize,
+    /// Another repository to take from what is lost here: a copy of this one, what this one is a copy of, or one made
+    /// alike. Opened with a read key.
+    pub from: Option<Repository>,
+    /// Only look: no lease is put, and the plan cannot be executed.
+    pub plan_only: bool,
     /// Stops it. What was done stays, and the next repair goes on.
     pub cancel: Cancel,
 }
@@ -102,6 +120,9 @@ pub struct PlanReport {
     pub segments_to_replace: Vec<SegmentId>,
     /// Segments that are damaged: deleted once all packs are named otherwise.
     pub segments_to_drop: Vec<SegmentId>,
+    /// What the other repository has of what is lost here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<FromPlan>,
     /// What is wrong now. Part of it is put right by the steps above.
     pub findings: Vec<Finding>,
     /// The points that lack something now. Part of it comes back with the packs that are named.
@@ -115,6 +136,7 @@ impl PlanReport {
             && self.packs.is_empty()
             && self.segments_to_replace.is_empty()
             && self.segments_to_drop.is_empty()
+            && self.from.as_ref().is_none_or(FromPlan::is_empty)
     }
 }
 
@@ -133,6 +155,10 @@ pub struct Repaired {
     pub segments_written: u64,
     /// Segments deleted: damaged ones, and those that were replaced.
     pub segments_deleted: u64,
+    /// Chunks taken from the other repository.
+    pub chunks_taken: u64,
+    /// Plain bytes of these.
+    pub bytes_taken: u64,
     /// What was found on the way.
     pub findings: Vec<Finding>,
     /// How things stand afterwards: what it still names is beyond repair.
@@ -142,6 +168,8 @@ pub struct Repaired {
 /// A plan, to be executed once.
 pub struct Plan {
     repo: Repository,
+    /// None if it is only looked at.
+    session: Option<Session>,
     options: RepairOptions,
     report: PlanReport,
     /// Whose index the numbers in `places` are of.
@@ -162,6 +190,15 @@ pub struct Plan {
     kept: HashMap<PackId, u32>,
 }
 
+impl Drop for Plan {
+    /// Whether it was executed or not.
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            session.end();
+        }
+    }
+}
+
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plan").field("report", &self.report).finish_non_exhaustive()
@@ -171,6 +208,19 @@ impl std::fmt::Debug for Plan {
 /// Looks at what is wrong and what can be done about it. Changes nothing. Needs the read key.
 pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress) -> Result<Plan, Error> {
     repo.require(Capability::Read)?;
+    if let Some(from) = &options.from {
+        from.require(Capability::Read)?;
+        if from.id() == repo.id() {
+            return Err(Error::invalid(format!(
+                "{} and {} are the same repository ({}); put whole objects of the one into the other's place",
+                repo.url(),
+                from.url(),
+                repo.id()
+            )));
+        }
+    }
+    // Before anything is read (R3).
+    let session = if options.plan_only { None } else { Some(begin(repo)?) };
     let run = Run::new(repo, options.threads, &options.cancel, progress);
     progress.note("listing objects");
     let listing = run.list()?;
@@ -200,9 +250,14 @@ pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress)
     let read = packs.finish(&mut CheckCounts::default());
 
     progress.note("following recovery points");
-    walk_all(&run, &reader, &places, &ledger, &points, None)?;
+    let lacking = Lacking::new(LACKING_MOST);
+    walk::lacking(&run, &reader, &places, &ledger, &points, &lacking)?;
     let mut now = CheckReport::default();
     ledger.finish(&points, &mut now);
+    let from = match &options.from {
+        Some(from) => Some(from::look(repo, from, lacking, &now.points)?),
+        None => None,
+    };
 
     let sound_ids: BTreeSet<PackId> = read.sound.iter().map(|(id, _)| *id).collect();
     let unnamed_broken: Vec<PackId> =
@@ -218,8 +273,10 @@ pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress)
             bytes_to_name: read.sound.iter().map(|(_, size)| size).sum(),
             findings: now.findings,
             points: now.points,
+            from,
             ..PlanReport::default()
         },
+        session,
         reader,
         places,
         sound: read.sound,
@@ -234,6 +291,30 @@ pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress)
     plan.look_at_segments(&listing.segments)?;
     plan.report.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
     Ok(plan)
+}
+
+/// A lease as a writer's.
+fn begin(repo: &Repository) -> Result<Session, Error> {
+    Session::begin(
+        repo,
+        LEASE,
+        #[cfg(test)]
+        crate::lease::Sabotage::None,
+    )
+}
+
+/// What a repair relies on: what the index names and it does not leave out. That it is there, the check at its end says.
+struct Relied<'p>(&'p Plan);
+
+impl ReliedOn for Relied<'_> {
+    fn relies_on(&self, pack: &PackId) -> bool {
+        let Relied(plan) = self;
+        plan.index().number_of(pack).is_some() && !plan.left_out.contains(pack) && !plan.shaky(pack)
+    }
+
+    fn all_present(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Packs that the index names and that the listing does not show, each asked for by name: a listing may be behind.
@@ -264,6 +345,19 @@ impl Plan {
 
     fn index(&self) -> &Index {
         self.reader.index()
+    }
+
+    /// Whether a collection is about to delete it, or may be.
+    fn shaky(&self, pack: &PackId) -> bool {
+        self.session.as_ref().is_some_and(|session| session.condemned().contains(pack))
+    }
+
+    /// In between, so that a long repair keeps its lease.
+    fn breathe(&self) -> Result<(), Error> {
+        if let Some(session) = &self.session {
+            session.renew_if_due();
+        }
+        self.options.cancel.check()
     }
 
     /// What can be had of each pack that is to be left out.
@@ -319,7 +413,7 @@ impl Plan {
             return Ok(());
         }
         for id in segments {
-            self.options.cancel.check()?;
+            self.breathe()?;
             let segment = match self.repo.read_segment(id) {
                 Ok(segment) => segment,
                 // Read twice by now, by the index and here.
@@ -366,7 +460,7 @@ impl Plan {
         for some in packs.chunks(GATHERED_AT_ONCE) {
             let mut promised = self.promised(some)?;
             for pack in some {
-                self.options.cancel.check()?;
+                self.breathe()?;
                 let bytes = match self.repo.store().get(&pack.key()) {
                     Ok(bytes) => bytes,
                     Err(error) => {
@@ -383,6 +477,7 @@ impl Plan {
                     index: self.index(),
                     places: &self.places,
                     left_out: &self.left_out,
+                    shaky: &|pack| self.shaky(pack),
                     bytes,
                     promised: promised.remove(pack).unwrap_or_default(),
                 };
@@ -402,6 +497,13 @@ impl Plan {
 
     /// Does it.
     pub fn execute(mut self, progress: &dyn Progress) -> Result<Repaired, Error> {
+        if self.session.is_none() {
+            return Err(Error::invalid("this plan was only to be looked at; make one to be executed"));
+        }
+        self.carry_out(progress)
+    }
+
+    fn carry_out(&mut self, progress: &dyn Progress) -> Result<Repaired, Error> {
         let mut done = Repaired::default();
         progress.note("naming packs");
         self.name_packs(&mut done)?;
@@ -411,7 +513,7 @@ impl Plan {
         let whole = self.each_source(&mut |source, _| salvager.take(source))?;
         self.spare(&whole, &mut done.findings);
         self.copy_twins(&mut salvager)?;
-        salvager.finish(&mut done)?;
+        done.chunks_saved += salvager.finish(&mut done)?;
         progress.note("replacing index segments");
         let replaced = self.replace_segments(&mut done)?;
         // Nobody can read a damaged segment today. Yet as long as something is missing, and a pack is there of which
@@ -421,6 +523,21 @@ impl Plan {
         self.delete_segments(&replaced, last_trace, &mut done)?;
         done.packs_left_out = self.left_out.len() as u64;
         done.after = self.check(progress)?;
+        if let Some(other) = self.options.from.clone()
+            && !done.after.points.is_empty()
+        {
+            self.take_from(&other, &mut done, progress)?;
+            done.after = self.check(progress)?;
+        }
+        if let Some(session) = &self.session
+            && let Err(error) = session.look_again(&Relied(self))
+        {
+            done.findings.push(Finding::warning(
+                "collected-meanwhile",
+                self.repo.url(),
+                format!("{error}; what this repair relied on may be gone soon: run it again"),
+            ));
+        }
         Ok(done)
     }
 
@@ -439,7 +556,7 @@ impl Plan {
     fn copy_twins(&self, salvager: &mut Salvager<'_>) -> Result<(), Error> {
         let mut lanes = HashMap::new();
         for id in &self.report.segments_to_replace {
-            self.options.cancel.check()?;
+            self.breathe()?;
             let segment = match self.repo.read_segment(id) {
                 Ok(segment) => segment,
                 Err(Error::Missing { .. }) => continue,
@@ -476,7 +593,7 @@ impl Plan {
         });
         let mut segment = Segment::default();
         for (id, size) in self.sound.iter().copied().chain(misnamed) {
-            self.options.cancel.check()?;
+            self.breathe()?;
             let entries = match reindex::directory(&self.repo, &id, size) {
                 Ok(entries) => entries,
                 Err(error) => {
@@ -505,7 +622,7 @@ impl Plan {
     fn replace_segments(&self, done: &mut Repaired) -> Result<Vec<SegmentId>, Error> {
         let mut replaced = Vec::new();
         for id in &self.report.segments_to_replace {
-            self.options.cancel.check()?;
+            self.breathe()?;
             let segment = match self.repo.read_segment(id) {
                 Ok(segment) => segment,
                 // Somebody else was faster: another repair, or a collection.

@@ -315,7 +315,7 @@ impl Writer {
 
     /// Everything that a commit with this manifest needs is in the store and in the index.
     /// Returns when that was looked at.
-    fn complete(&self, entries: Vec<ManifestEntry>) -> Result<(Root, Timestamp), Error> {
+    pub(crate) fn complete(&self, entries: Vec<ManifestEntry>) -> Result<(Root, Timestamp), Error> {
         let named: Vec<(String, Root)> =
             entries.iter().map(|entry| (entry.name.clone(), entry.root)).collect();
         let manifest = self.write_manifest(entries)?;

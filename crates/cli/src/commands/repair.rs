@@ -4,10 +4,11 @@ use super::check::print_lost;
 use super::print_findings;
 use crate::context::Context;
 use crate::error::{Exit, Result};
-use crate::output::{Tone, bytes, counted};
+use crate::output::{Tone, bytes, count, counted};
 use repo::repair::{Loss, PlanReport, RepairOptions, Repaired};
 use repo::{Repository, Severity};
 use serde_json::json;
+use std::path::PathBuf;
 use tokio::task::block_in_place;
 
 /// Arguments of `repo repair`.
@@ -19,16 +20,37 @@ pub struct Args {
     /// Read every pack to find what is damaged, not only what the listing and the index tell
     #[arg(long)]
     pub read_data: bool,
+    /// Take what is lost from this repository, where it is there: a copy of this one, what this one was copied from, or one
+    /// made with `--like`
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// The file that holds the passphrase of that repository; without it, it is asked for
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub from_password_file: Option<PathBuf>,
 }
+
+/// What stands before the names of variables that are meant for the other repository.
+const OTHER: &str = "HOLDFAST_FROM_";
 
 /// Runs it.
 pub fn run(ctx: &Context, args: &Args) -> Result<Exit> {
     let repo = ctx.repository()?;
+    let from = match &args.from {
+        Some(url) => {
+            let file = args.from_password_file.as_deref();
+            Some(ctx.other_repository(url, file, "--from-password-file", OTHER)?)
+        }
+        None => None,
+    };
     let options = RepairOptions {
         read_data: args.read_data,
+        from,
+        plan_only: args.plan,
         cancel: ctx.interrupt.cancel.clone(),
         ..RepairOptions::default()
     };
+    // A lease is put before anything is read.
+    let _changing = if args.plan { None } else { Some(ctx.interrupt.changing()?) };
     let progress = ctx.progress("Looking");
     let plan = block_in_place(|| repo::repair::plan(&repo, &options, &progress));
     progress.finish();
@@ -48,7 +70,6 @@ pub fn run(ctx: &Context, args: &Args) -> Result<Exit> {
         }
         return Ok(if damaged { Exit::Damaged } else { Exit::Done });
     }
-    let _changing = ctx.interrupt.changing()?;
     let progress = ctx.progress("Repairing");
     let done = block_in_place(|| plan.execute(&progress));
     progress.finish();
@@ -110,6 +131,23 @@ fn print_plan(ctx: &Context, repo: &Repository, plan: &PlanReport) {
     for segment in &plan.segments_to_drop {
         out.line(format!("  delete {}, which is damaged, once all packs are named", segment.key()));
     }
+    if let Some(from) = &plan.from {
+        out.line(match (from.alike, from.is_empty()) {
+            (_, true) => format!("  {} has nothing of what is lost", from.url),
+            (true, _) => format!(
+                "  take from {} what can then still not be had: it has {} of {} that are lost now, and what lies below them",
+                from.url,
+                count(from.chunks_there),
+                counted(from.chunks_lacking, "chunk", "chunks")
+            ),
+            (false, _) => format!(
+                "  take from {} what can then still not be had: it has {} of {} that lack something",
+                from.url,
+                count(from.points_there.len() as u64),
+                counted(plan.points.len() as u64, "point", "points")
+            ),
+        });
+    }
     if !plan.points.is_empty() {
         out.line("As things stand now, before the repair:");
         print_lost(out, &plan.points);
@@ -127,6 +165,13 @@ fn print_done(ctx: &Context, repo: &Repository, done: &Repaired) {
         counted(done.segments_written, "index segment", "index segments"),
         counted(done.segments_deleted, "index segment", "index segments"),
     ));
+    if done.chunks_taken > 0 {
+        out.line(format!(
+            "Took {} ({}) from the other repository.",
+            counted(done.chunks_taken, "chunk", "chunks"),
+            bytes(done.bytes_taken)
+        ));
+    }
     print_findings(out, &done.findings, ctx.global.verbose > 0);
     print_findings(out, &done.after.findings, ctx.global.verbose > 0);
     print_lost(out, &done.after.points);

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::id::ChunkId;
 use crate::index::{Index, PackSet, Place};
 use crate::object::{Content, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NodeKind, Root};
+use crate::pack::Lane;
 use crate::reader::{Reader, check_node, node_refs};
 use crate::tree::read_manifest;
 
@@ -34,6 +35,55 @@ pub(crate) fn walk_all(
     points: &[Point],
     needed: Option<&PackSet>,
 ) -> Result<(), Error> {
+    walk(run, reader, places, ledger, points, needed, None)
+}
+
+/// Chunks that points need and that cannot be had, with whether they are tree, node or manifest: as many as were met, up
+/// to a bound. Below a node or a tree that is among them there may be more.
+#[derive(Debug)]
+pub(crate) struct Lacking {
+    most: usize,
+    ids: Mutex<HashMap<ChunkId, Lane>>,
+}
+
+impl Lacking {
+    pub(crate) fn new(most: usize) -> Lacking {
+        Lacking { most, ids: Mutex::default() }
+    }
+
+    fn add(&self, id: &ChunkId, lane: Lane) {
+        let mut ids = locked(&self.ids);
+        if ids.len() < self.most {
+            ids.entry(*id).or_insert(lane);
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> HashMap<ChunkId, Lane> {
+        self.ids.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Follows all points and collects what they lack.
+pub(crate) fn lacking(
+    run: &Run<'_>,
+    reader: &Reader,
+    places: &Places,
+    ledger: &Ledger,
+    points: &[Point],
+    lacking: &Lacking,
+) -> Result<(), Error> {
+    walk(run, reader, places, ledger, points, None, Some(lacking))
+}
+
+fn walk(
+    run: &Run<'_>,
+    reader: &Reader,
+    places: &Places,
+    ledger: &Ledger,
+    points: &[Point],
+    needed: Option<&PackSet>,
+    lacking: Option<&Lacking>,
+) -> Result<(), Error> {
     let index = reader.index();
     let mut unnamed: Vec<_> = index.damaged().iter().map(|segment| Cause::Segment(segment.key())).collect();
     if unnamed.is_empty() {
@@ -46,6 +96,7 @@ pub(crate) fn walk_all(
         ledger,
         unnamed,
         needed,
+        lacking,
         streams: Mutex::default(),
         leaves: Mutex::default(),
         trees: Mutex::default(),
@@ -79,6 +130,7 @@ struct Walker<'r> {
     /// Whose fault it is that nobody names a chunk: the damaged segments, if there are any.
     unnamed: Vec<Cause>,
     needed: Option<&'r PackSet>,
+    lacking: Option<&'r Lacking>,
     /// Nodes and streams already followed.
     streams: Mutex<HashMap<(Root, Leaves), Lacks>>,
     /// Leaves already read: those of trees and manifests.
@@ -211,7 +263,7 @@ impl Walker<'_> {
         let mut lacks = Vec::new();
         for extent in extents {
             let end = u64::from(extent.offset) + u64::from(extent.length);
-            self.look_up(&extent.chunk, |plain| end <= plain, &mut lacks)?;
+            self.look_up(&extent.chunk, Lane::Data, |plain| end <= plain, &mut lacks)?;
         }
         Ok(tidy(lacks))
     }
@@ -254,7 +306,7 @@ impl Walker<'_> {
 
     fn leaf(&self, leaf: &Root, leaves: Leaves, lacks: &mut Vec<Cause>) -> Result<(), Error> {
         if leaves == Leaves::LookUp {
-            return self.look_up(&leaf.id, |plain| plain == leaf.length, lacks);
+            return self.look_up(&leaf.id, Lane::Data, |plain| plain == leaf.length, lacks);
         }
         if locked(&self.leaves).contains(&leaf.id) {
             return Ok(());
@@ -272,7 +324,13 @@ impl Walker<'_> {
     }
 
     /// Whether the index knows a place of the chunk that can be good, of a length that fits.
-    fn look_up(&self, id: &ChunkId, fits: impl Fn(u64) -> bool, lacks: &mut Vec<Cause>) -> Result<(), Error> {
+    fn look_up(
+        &self,
+        id: &ChunkId,
+        lane: Lane,
+        fits: impl Fn(u64) -> bool,
+        lacks: &mut Vec<Cause>,
+    ) -> Result<(), Error> {
         let places = self.index.places_of(id)?;
         self.need(&places);
         let mut causes = Vec::new();
@@ -285,6 +343,9 @@ impl Walker<'_> {
             } else {
                 misfit = true;
             }
+        }
+        if let (false, Some(lacking)) = (misfit, self.lacking) {
+            lacking.add(id, lane);
         }
         match (misfit, causes.is_empty()) {
             (true, _) => lacks.push(Cause::Impossible),
@@ -317,7 +378,7 @@ impl Walker<'_> {
                 self.places.mark_bad(at);
             }
         }
-        self.look_up(id, |_| true, lacks)?;
+        self.look_up(id, Lane::Meta, |_| true, lacks)?;
         Ok(None)
     }
 }

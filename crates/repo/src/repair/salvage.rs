@@ -23,6 +23,8 @@ pub(super) struct Source<'r> {
     pub(super) index: &'r Index,
     pub(super) places: &'r Places,
     pub(super) left_out: &'r BTreeSet<PackId>,
+    /// Packs that a collection is about to delete.
+    pub(super) shaky: &'r dyn Fn(&PackId) -> bool,
     pub(super) bytes: Bytes,
     pub(super) promised: PlacesOfPack,
 }
@@ -80,7 +82,8 @@ impl Source<'_> {
         // If the index cannot be asked the chunk is saved once more, which harms nobody.
         self.index.places_of(id).unwrap_or_default().iter().any(|(at, place)| {
             let pack = self.index.pack(place.pack).map(|(pack, _)| pack);
-            pack.is_some_and(|pack| !self.left_out.contains(&pack)) && !self.places.is_bad(*at, place)
+            pack.is_some_and(|pack| !self.left_out.contains(&pack) && !(self.shaky)(&pack))
+                && !self.places.is_bad(*at, place)
         })
     }
 }
@@ -167,15 +170,14 @@ impl<'r> Salvager<'r> {
         Ok(())
     }
 
-    /// Puts what is still open. Once it returns, all that was taken in is stored and named.
-    pub(super) fn finish(mut self, done: &mut Repaired) -> Result<(), Error> {
+    /// Puts what is still open. Once it returns, all that was taken in is stored and named. Returns how many chunks.
+    pub(super) fn finish(mut self, done: &mut Repaired) -> Result<u64, Error> {
         for lane in [Lane::Data, Lane::Meta] {
             self.put_pack(lane)?;
         }
         self.put_segment()?;
-        done.chunks_saved += self.chunks;
         done.packs_written += self.packs;
         done.segments_written += self.segments;
-        Ok(())
+        Ok(self.chunks)
     }
 }

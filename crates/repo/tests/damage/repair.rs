@@ -8,7 +8,8 @@ use repo::check::CheckReport;
 use repo::repair::{PlanReport, RepairOptions, Repaired, plan};
 use repo::store::faulty::{Faults, Faulty};
 use repo::store::mem::MemStore;
-use repo::{Env, Error, Lane, Passphrase, Repository, Severity, WriterOptions};
+use repo::store::record::{Record, Verb};
+use repo::{Env, Error, InitOptions, Kdf, Lane, Passphrase, Repository, Severity, WriterOptions};
 
 use crate::fixture::{Fixture, NOW, READ, noise, open, stream, write_all_again};
 use crate::{Restored, flip, restore, run_check, said};
@@ -175,9 +176,10 @@ fn a_plan_changes_nothing_and_says_what_would_be_done() {
     let (pack, chunks) = fixture.packs(Lane::Data).remove(0);
     let store = fixture.damaged(&[(pack.clone(), flip(&fixture.objects[&pack], 100))]);
     let before = store.snapshot();
-    let planned = plan(&open(&store).unwrap(), &options(true), &()).unwrap();
+    let look = RepairOptions { plan_only: true, ..options(true) };
+    let planned = plan(&open(&store).unwrap(), &look, &()).unwrap();
     let report = planned.report();
-    assert_eq!(store.snapshot(), before);
+    assert!(store.snapshot() == before, "a plan puts nothing");
     let [one] = report.packs.as_slice() else { panic!("{report:#?}") };
     assert_eq!((one.pack.key(), one.chunks_saved, one.chunks_unreadable), (pack, chunks.len() as u64 - 1, 1));
     assert_eq!(
@@ -387,4 +389,157 @@ fn r3_a_repair_does_not_count_on_a_twin_that_a_collection_may_delete() {
         store.tamper(&twin, None);
     }
     assert_eq!(lost(&fixture, &store), vec![nothing(); 4]);
+}
+
+// --- from another repository ---
+
+/// Another repository with all points of the fixture.
+fn copied(fixture: &Fixture, alike: bool) -> MemStore {
+    let (near, store) = (open(&fixture.damaged(&[])).unwrap(), MemStore::new());
+    let like = alike.then(|| near.clone());
+    let options = InitOptions { kdf: Kdf::cheap(), like, ..InitOptions::default() };
+    let env = Env::fixed(NOW + 1_000_000_000_000, 77);
+    let far = Repository::init(Arc::new(store.clone()), &Passphrase::new(READ), &options, &env).unwrap();
+    let done = repo::copy::copy(&near, &far, &repo::copy::CopyOptions::default(), &()).unwrap();
+    assert_eq!((done.done.copied.len(), done.findings), (4, vec![]));
+    store
+}
+
+fn repair_from(store: &MemStore, other: &MemStore) -> (PlanReport, Repaired) {
+    let from = Some(open(other).unwrap());
+    let options = RepairOptions { read_data: true, from, ..RepairOptions::default() };
+    let plan = plan(&open(store).unwrap(), &options, &()).unwrap();
+    let report = plan.report().clone();
+    (report, plan.execute(&()).unwrap())
+}
+
+/// Whatever was lost of packs and index, in any place: a second copy brings all of it back, and a check is clean.
+#[test]
+fn what_is_lost_here_comes_back_from_a_copy() {
+    let fixture = Fixture::new();
+    let everything: Changes = [fixture.keys("packs/"), fixture.keys("index/")]
+        .concat()
+        .into_iter()
+        .map(|key| (key, None))
+        .collect();
+    let mut stories: Vec<(String, Changes)> = damages(&fixture)
+        .into_iter()
+        .filter(|(_, changes)| !changes.iter().any(|(key, _)| key.starts_with("commits/")))
+        .step_by(2)
+        .collect();
+    stories.push(("all packs and the index gone".into(), everything.clone()));
+    let half: Changes = everything.into_iter().step_by(2).collect();
+    stories.push(("every other pack and segment gone".into(), half));
+    for alike in [true, false] {
+        let copy = copied(&fixture, alike);
+        let there = copy.snapshot();
+        let mut taken = 0;
+        for (story, changes) in &stories {
+            let store = fixture.damaged(changes);
+            let (planned, done) = repair_from(&store, &copy);
+            assert_eq!(lost(&fixture, &store), vec![nothing(); 4], "{story}, alike {alike}: {done:#?}");
+            let report = run_check(&open(&store).unwrap(), true);
+            assert!(!report.is_damaged() && report.points.is_empty(), "{story}: {:#?}", report.findings);
+            assert!(!done.after.is_damaged(), "{story}: {done:#?}");
+            let from = planned.from.unwrap();
+            assert_eq!(from.alike, alike);
+            if done.chunks_taken > 0 {
+                assert!(!from.is_empty(), "{story}: the plan says that there is something to be had");
+            }
+            taken += done.chunks_taken;
+            // A second one finds nothing to do.
+            let (again, _) = repair_from(&store, &copy);
+            assert!(again.is_empty(), "{story}: {again:#?}");
+        }
+        assert!(taken > 100, "{taken}");
+        assert!(copy.snapshot() == there, "the other repository is only read");
+    }
+}
+
+/// The copy is the one that is damaged: the original heals it as well.
+#[test]
+fn a_copy_is_healed_from_its_original() {
+    let fixture = Fixture::new();
+    for alike in [true, false] {
+        let copy = copied(&fixture, alike);
+        let packs: Vec<String> =
+            copy.snapshot().into_keys().filter(|key| key.starts_with("packs/")).collect();
+        for pack in packs.iter().step_by(2) {
+            copy.tamper(pack, None);
+        }
+        let (_, done) = repair_from(&copy, &fixture.damaged(&[]));
+        assert!(!done.after.is_damaged() && done.chunks_taken > 0, "alike {alike}: {done:#?}");
+    }
+}
+
+/// Who has nothing of it, or is damaged in the same place, gives nothing; what is missing stays named.
+#[test]
+fn another_repository_gives_what_it_has_and_nothing_else() {
+    let fixture = Fixture::new();
+    let (pack, _) = fixture.packs(Lane::Data).remove(0);
+    let changes = vec![(pack.clone(), None)];
+    // A stranger, alike or not, with other content.
+    for alike in [true, false] {
+        let near = open(&fixture.damaged(&[])).unwrap();
+        let store = MemStore::new();
+        let options =
+            InitOptions { kdf: Kdf::cheap(), like: alike.then_some(near), ..InitOptions::default() };
+        let env = Env::fixed(NOW, 78);
+        let far = Repository::init(Arc::new(store.clone()), &Passphrase::new(READ), &options, &env).unwrap();
+        let writer = far.writer(WriterOptions::default()).unwrap();
+        stream(&writer, &noise(4_712, 500_000));
+        writer.commit(repo::CommitDraft { kind: "volume".into(), ..Default::default() }).unwrap();
+        let damaged = fixture.damaged(&changes);
+        let (planned, done) = repair_from(&damaged, &store);
+        assert!(planned.from.unwrap().is_empty());
+        assert!(done.chunks_taken == 0 && done.after.is_damaged(), "{done:#?}");
+    }
+    // A copy that has lost the same content.
+    let copy = copied(&fixture, false);
+    let packs = copy.snapshot().into_iter().filter(|(key, _)| key.starts_with("packs/"));
+    let largest = packs.max_by_key(|(_, bytes)| bytes.len()).unwrap().0;
+    copy.tamper(&largest, None);
+    let store = fixture.damaged(&changes);
+    let (_, done) = repair_from(&store, &copy);
+    assert!(done.after.is_damaged() && done.findings.iter().any(|f| f.code == "twin-damaged"), "{done:#?}");
+    let before = lost(&fixture, &fixture.damaged(&changes));
+    assert!(no_less(&before, &lost(&fixture, &store)));
+    // And the same repository under another name is refused.
+    let same = RepairOptions { from: Some(open(&store).unwrap()), ..RepairOptions::default() };
+    let refused = plan(&open(&store).unwrap(), &same, &()).unwrap_err();
+    assert!(refused.to_string().contains("the same repository"), "{refused}");
+}
+
+/// A plan that is only looked at puts nothing, and cannot be executed by mistake.
+#[test]
+fn a_plan_to_look_at_changes_nothing() {
+    let fixture = Fixture::new();
+    let (pack, _) = fixture.packs(Lane::Data).remove(0);
+    let (store, copy) = (fixture.damaged(&[(pack, None)]), copied(&fixture, true));
+    let before = store.snapshot();
+    let options =
+        RepairOptions { plan_only: true, from: Some(open(&copy).unwrap()), ..RepairOptions::default() };
+    let plan = plan(&open(&store).unwrap(), &options, &()).unwrap();
+    let from = plan.report().from.clone().unwrap();
+    assert!(from.chunks_there > 0 && from.chunks_there == from.chunks_lacking, "{from:?}");
+    assert!(plan.execute(&()).unwrap_err().to_string().contains("only to be looked at"));
+    assert!(store.snapshot() == before, "a plan to look at puts nothing");
+}
+
+/// R3: a repair puts its lease before it reads anything, and takes it away at the end.
+#[test]
+fn r3_a_repair_is_at_work_for_collectors_from_its_first_call_to_its_last() {
+    let fixture = Fixture::new();
+    let (pack, _) = fixture.packs(Lane::Data).remove(0);
+    let store = Arc::new(Record::new(fixture.damaged(&[(pack, None)])));
+    let repo = Repository::open(store.clone(), &Passphrase::new(READ), &Env::fixed(NOW, 3)).unwrap();
+    store.clear();
+    repair(&repo, false).unwrap();
+    let log = store.log();
+    let first = log.first().map(|call| (call.verb, call.key.starts_with("leases/")));
+    assert_eq!(first, Some((Verb::Put, true)), "{:?}", log.first());
+    let last = log.last().map(|call| (call.verb, call.key.starts_with("leases/")));
+    assert_eq!(last, Some((Verb::Delete, true)), "{:?}", log.last());
+    // Those of the fixture's writers are not its.
+    assert_eq!(repo::store::list_all(&*store, "leases/").unwrap().len(), fixture.keys("leases/").len());
 }
