@@ -12,7 +12,7 @@ use crate::rest::Part;
 use crate::schema::{self, Shape};
 use crate::status::{Cause, Fault};
 use crate::storage::Key;
-use crate::{State, defaults, select, validate};
+use crate::{State, defaults, rules, select, validate};
 
 impl State {
     /// Completes and checks a new object, in stored form.
@@ -37,13 +37,19 @@ impl State {
         }
         self.start_status(kind, object);
         self.complete(kind, None, object)?;
+        if kind.is("", "pods") {
+            object["status"]["qosClass"] = json!(defaults::qos_class(&object["spec"]));
+        }
         let name = object["metadata"]["name"].as_str().unwrap_or("").to_string();
         let mut causes = validate::object(kind, object);
-        self.validate_schema(kind, object, &mut causes);
+        self.validate_schema(kind, None, object, &mut causes);
         if !causes.is_empty() {
             return Err(Fault::invalid(&kind.group, &kind.kind, &name, causes));
         }
-        Ok(())
+        if kind.is("", "pods") {
+            self.admit_security(object)?;
+        }
+        self.admit_quota(kind, None, object)
     }
 
     /// The status of an object nobody has looked at yet.
@@ -147,9 +153,12 @@ impl State {
         let name = new["metadata"]["name"].as_str().unwrap_or("").to_string();
         let mut causes = validate::object(kind, new);
         causes.extend(validate::change(kind, old, new, part));
-        self.validate_schema(kind, new, &mut causes);
+        self.validate_schema(kind, Some(old), new, &mut causes);
         if !causes.is_empty() {
             return Err(Fault::invalid(&kind.group, &kind.kind, &name, causes));
+        }
+        if part == Part::Main {
+            self.admit_quota(kind, Some(old), new)?;
         }
         self.allocate(kind, Some(old), new)
     }
@@ -166,16 +175,24 @@ impl State {
         defaults::kind(kind, old, object);
         if kind.is("", "pods") && old.is_none() {
             self.admit_pod(object)?;
+            self.admit_priority(object)?;
+            self.admit_limits(object)?;
         }
         if kind.is("", "persistentvolumeclaims") && old.is_none() {
             self.admit_claim(object);
+            self.admit_claim_size(object)?;
         }
         Ok(())
     }
 
-    fn validate_schema(&self, kind: &Kind, object: &Value, causes: &mut Vec<Cause>) {
-        if let Some(schema) = kind.version(&kind.storage).and_then(|v| v.schema.as_ref()) {
-            schema::validate(schema, object, "", causes);
+    /// Shape first; the rules of a definition are asked only about an object that has it.
+    fn validate_schema(&self, kind: &Kind, old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
+        let Some(version) = kind.version(&kind.storage) else { return };
+        let Some(schema) = version.schema.as_ref() else { return };
+        let before = causes.len();
+        schema::validate(schema, object, "", causes);
+        if causes.len() == before && !version.rules.is_empty() {
+            rules::validate(&version.rules, schema, old, object, "", causes);
         }
     }
 
@@ -231,7 +248,9 @@ impl State {
         if kind.is("apiregistration.k8s.io", "apiservices") {
             self.judge_service(&mut object);
         }
+        let before = self.store.get(&key).cloned();
         let stored = self.store.put(key.clone(), object);
+        self.account(&key, before.as_deref(), Some(&stored));
         self.learn(kind, &stored);
         if kind.is("", "namespaces") {
             self.furnish_namespace(&key.name);
@@ -364,24 +383,27 @@ impl State {
     }
 
     /// Makes an object of the server's own.
-    pub fn seed(&mut self, mut object: Value) {
+    pub fn seed(&mut self, object: Value) {
+        let what = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        if let Err(fault) = self.try_seed(object) {
+            tracing::error!(%what, why = %fault.message, "a built-in object was refused");
+        }
+    }
+
+    /// Makes an object as a controller does, unless admission refuses it.
+    pub fn try_seed(&mut self, mut object: Value) -> Result<(), Fault> {
         let text = |value: &Value| value.as_str().unwrap_or("").to_string();
         let Some(kind) = self.kinds.of(&text(&object["apiVersion"]), &text(&object["kind"])).cloned() else {
-            return;
+            return Ok(());
         };
         let key = Key::new(
             &kind.resource(),
             &text(&object["metadata"]["namespace"]),
             &text(&object["metadata"]["name"]),
         );
-        match self.admit_create(&kind, &mut object) {
-            Ok(()) => {
-                self.commit(&kind, key, object);
-            }
-            Err(fault) => {
-                tracing::error!(resource = %key.resource, name = %key.name, why = %fault.message, "a built-in object was refused")
-            }
-        }
+        self.admit_create(&kind, &mut object)?;
+        self.commit(&kind, key, object);
+        Ok(())
     }
 }
 
@@ -444,6 +466,9 @@ pub fn scale_of(target: &Target, object: &Value) -> Value {
         "spec": if spec == 0 { json!({}) } else { json!({ "replicas": spec }) },
         "status": { "replicas": status, "selector": selector },
     });
+    if target.kind.custom && scale["status"]["selector"] == json!("") {
+        remove_field(&mut scale["status"], "selector");
+    }
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         set_or_remove(&mut scale["metadata"], key, metadata[key].clone());
     }

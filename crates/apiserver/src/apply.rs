@@ -420,7 +420,7 @@ mod tests {
         let fault = applied(&[("a", json!({"replicas": 2}), false), ("b", json!({"replicas": 3}), false)])
             .unwrap_err();
         assert_eq!(fault.code, 409);
-        assert_eq!(fault.message, "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas");
+        assert_eq!(&*fault.message, "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas");
         assert_eq!(fault.status()["details"]["causes"][0]["reason"], "FieldManagerConflict");
         let forced =
             applied(&[("a", json!({"replicas": 2}), false), ("b", json!({"replicas": 3}), true)]).unwrap();

@@ -1,11 +1,13 @@
 //! Between the version a client speaks and the version an object is stored in.
 //!
-//! Custom resources have conversion `None`: only `apiVersion` differs. Two built-in kinds really
+//! Custom resources have conversion `None`: `apiVersion` differs, and what the other version does not know is not
+//! there. Two built-in kinds really
 //! differ: events, which two groups share, and horizontal pod autoscalers, whose v1 knows one metric.
 
 use serde_json::{Map, Value, json};
 
 use crate::kinds::Kind;
+use crate::schema::{self, Shape};
 
 /// The resource an object of this kind is stored under.
 pub fn stored_resource(kind: &Kind) -> String {
@@ -36,10 +38,18 @@ pub fn to_stored(kind: &Kind, version: &str, object: &mut Value) {
             rename(object, theirs, ours);
         }
     }
-    if kind.is("autoscaling", "horizontalpodautoscalers") && version == "v1" {
-        autoscaler_to_v2(object);
+    if kind.is("autoscaling", "horizontalpodautoscalers") {
+        autoscaler(version, &kind.storage, object);
     }
     object["apiVersion"] = json!(stored_api_version(kind));
+    fit(kind, version, &kind.storage, object);
+}
+
+/// A custom resource in another version has only what that version's schema knows.
+fn fit(kind: &Kind, from: &str, to: &str, object: &mut Value) {
+    if kind.custom && from != to {
+        schema::prune(Shape::of(kind, to), object);
+    }
 }
 
 /// From the stored form to `version`, in place.
@@ -49,10 +59,11 @@ pub fn from_stored(kind: &Kind, version: &str, object: &mut Value) {
             rename(object, ours, theirs);
         }
     }
-    if kind.is("autoscaling", "horizontalpodautoscalers") && version == "v1" {
-        autoscaler_to_v1(object);
+    if kind.is("autoscaling", "horizontalpodautoscalers") {
+        autoscaler(&kind.storage, version, object);
     }
     object["apiVersion"] = json!(kind.api_version(version));
+    fit(kind, &kind.storage, version, object);
 }
 
 fn rename(object: &mut Value, from: &str, to: &str) {
@@ -66,6 +77,15 @@ fn rename(object: &mut Value, from: &str, to: &str) {
 /// Where the v1 form keeps the metrics it has no field for.
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+/// All versions but the first know many metrics.
+fn autoscaler(from: &str, to: &str, object: &mut Value) {
+    match (from == "v1", to == "v1") {
+        (true, false) => autoscaler_to_v2(object),
+        (false, true) => autoscaler_to_v1(object),
+        _ => {}
+    }
+}
 
 fn autoscaler_to_v2(object: &mut Value) {
     let mut metrics: Vec<Value> = Vec::new();

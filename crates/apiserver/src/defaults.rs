@@ -203,6 +203,21 @@ fn computed(name: &str, map: &mut Map<String, Value>) {
                 rolling["partition"] = json!(0);
             }
         }
+        "core.v1.LimitRangeItem" if map.get("type") == Some(&json!("Container")) => {
+            // A limit nobody named is the largest one, a request the limit, or the smallest one.
+            for (to, from) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
+                let amounts = map.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+                let into = map.entry(to).or_insert_with(|| json!({}));
+                for (name, amount) in amounts {
+                    if into[name.as_str()].is_null() {
+                        into[name.as_str()] = amount;
+                    }
+                }
+                if *into == json!({}) {
+                    map.shift_remove(to);
+                }
+            }
+        }
         "rbac.v1.Subject" if !map.contains_key("apiGroup") => {
             if matches!(map.get("kind").and_then(Value::as_str), Some("User" | "Group")) {
                 map.insert("apiGroup".into(), json!("rbac.authorization.k8s.io"));

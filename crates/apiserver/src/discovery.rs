@@ -119,7 +119,10 @@ pub fn group_version(kinds: &Kinds, group: &str, version: &str) -> Option<Value>
     Some(list)
 }
 
-fn verbs(kind: &Kind) -> Vec<&'static str> {
+fn verbs(kind: &Kind) -> Vec<&str> {
+    if !kind.verbs.is_empty() {
+        return kind.verbs.iter().map(String::as_str).collect();
+    }
     // A namespace takes its content along; a collection of them is not deleted in one go.
     if kind.custom {
         // The order of the server that serves custom kinds.
@@ -164,6 +167,10 @@ fn subresources(kind: &Kind, version: &Version) -> Vec<Sub> {
         subs.push(Sub { name: "status", kind: kind.kind.clone(), verbs: change, gv: None });
     }
     subs.sort_by_key(|s| s.name);
+    if kind.custom {
+        // The server of custom kinds tells status before scale.
+        subs.reverse();
+    }
     subs
 }
 

@@ -328,6 +328,7 @@ impl State {
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let last = self.store.remove(key)?;
         self.forget(key, &last);
+        self.account(key, Some(&last), None);
         if let Some(uid) = last["metadata"]["uid"].as_str() {
             for dependent in self.store.owned_by(uid) {
                 self.collect(&dependent, None);

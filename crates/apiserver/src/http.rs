@@ -35,7 +35,7 @@ async fn handle(
 
 fn refuse(fault: &Fault) -> Response<Body> {
     if fault.plain {
-        return answer(fault.code, "text/plain; charset=utf-8", fault.message.clone().into_bytes());
+        return answer(fault.code, "text/plain; charset=utf-8", fault.message.as_bytes().to_vec());
     }
     answer_json(fault.code, "application/json", &fault.status())
 }
@@ -84,7 +84,14 @@ fn respond(
         ["api", "v1"] if reads => group_version(server, "", "v1"),
         ["apis", group, version] if reads => group_version(server, group, version),
         ["openapi", "v3"] if reads => {
-            Ok(answer_json(200, "application/json", &openapi::index(&server.shared.lock().kinds)))
+            let state = server.shared.lock();
+            let index =
+                openapi::captured_index(&state.documents).unwrap_or_else(|| openapi::index(&state.kinds));
+            Ok(answer_json(200, "application/json", &index))
+        }
+        ["openapi", ref rest @ ..] if reads && captured(server, rest).is_some() => {
+            let document = captured(server, rest).ok_or_else(Fault::no_such_path)?;
+            Ok(answer(200, "application/json", document))
         }
         ["openapi", "v3", "api", "v1"] if reads => open_api(server, "v1"),
         ["openapi", "v3", "apis", group, version] if reads => open_api(server, &format!("{group}/{version}")),
@@ -94,6 +101,11 @@ fn respond(
         }
         _ => Err(Fault::no_such_path()),
     }
+}
+
+/// A document of the server this one stands for.
+fn captured(server: &ApiServer, path: &[&str]) -> Option<Bytes> {
+    server.shared.lock().documents.get(&path.join("/")).cloned()
 }
 
 fn group_version(server: &ApiServer, group: &str, version: &str) -> Result<Response<Body>, Fault> {

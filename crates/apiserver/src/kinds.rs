@@ -20,6 +20,10 @@ pub struct Version {
     pub scale: Option<Scale>,
     /// The `openAPIV3Schema` of a custom resource.
     pub schema: Option<Value>,
+    /// The compiled rules of that schema.
+    pub rules: crate::rules::Compiled,
+    /// Paths a custom resource can be selected by, beside name and namespace.
+    pub selectable: Vec<String>,
     /// The `additionalPrinterColumns` of a custom resource.
     pub columns: Vec<Value>,
     /// Message clients are warned with.
@@ -66,6 +70,10 @@ pub struct Kind {
     pub custom: bool,
     /// Counts changes of its spec in `metadata.generation`.
     pub generation: bool,
+    /// What it can be asked for, if that was told; else everything.
+    pub verbs: Vec<String>,
+    /// Rows that the server this one stands for printed.
+    pub printed: Option<Arc<crate::served::Printed>>,
 }
 
 impl Kind {
@@ -229,6 +237,8 @@ fn built_in(row: &Row) -> Kind {
         status: flags.contains('s'),
         scale: scale.clone(),
         schema: None,
+        rules: Default::default(),
+        selectable: Vec::new(),
         columns: Vec::new(),
         deprecation: None,
     };
@@ -247,6 +257,8 @@ fn built_in(row: &Row) -> Kind {
         extra: EXTRA.iter().filter(|e| group.is_empty() && e.0 == plural).map(|e| (e.1, e.2, e.3)).collect(),
         custom: false,
         generation: flags.contains('g'),
+        verbs: Vec::new(),
+        printed: None,
     }
 }
 
@@ -265,6 +277,12 @@ pub struct Absent {
 pub struct Kinds {
     kinds: BTreeMap<(String, String), Arc<Kind>>,
     custom_groups: Vec<String>,
+    /// Versions of a group in the order another server has them.
+    orders: BTreeMap<String, Vec<String>>,
+    /// Only what was inserted is served.
+    captured: bool,
+    /// How often a kind came or went.
+    changes: u64,
     /// Aggregated APIs that answer 503.
     pub absent: Vec<Absent>,
 }
@@ -273,11 +291,32 @@ impl Default for Kinds {
     fn default() -> Kinds {
         let kinds =
             TABLE.iter().map(built_in).map(|k| ((k.group.clone(), k.plural.clone()), Arc::new(k))).collect();
-        Kinds { kinds, custom_groups: Vec::new(), absent: Vec::new() }
+        Kinds { kinds, ..Kinds::none(false) }
     }
 }
 
 impl Kinds {
+    fn none(captured: bool) -> Kinds {
+        Kinds {
+            kinds: BTreeMap::new(),
+            custom_groups: Vec::new(),
+            orders: BTreeMap::new(),
+            captured,
+            changes: 0,
+            absent: Vec::new(),
+        }
+    }
+
+    /// Nothing yet: what another server served is to come.
+    pub fn empty() -> Kinds {
+        Kinds::none(true)
+    }
+
+    /// The order of a group's versions.
+    pub fn order(&mut self, group: &str, versions: Vec<String>) {
+        self.orders.insert(group.to_string(), versions);
+    }
+
     /// The kind with this plural name, if it is served.
     pub fn get(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
         self.kinds.get(&(group.to_string(), plural.to_string()))
@@ -314,6 +353,9 @@ impl Kinds {
                 groups.push(absent.group.clone());
             }
         }
+        if self.captured {
+            groups.retain(|group| !self.versions(group).is_empty());
+        }
         groups
     }
 
@@ -332,6 +374,9 @@ impl Kinds {
         }
         versions.extend(self.absent.iter().filter(|a| a.group == group).map(|a| a.version.clone()));
         versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
+        if let Some(order) = self.orders.get(group) {
+            versions.sort_by_key(|v| order.iter().position(|o| o == v).unwrap_or(usize::MAX));
+        }
         versions
     }
 
@@ -345,8 +390,14 @@ impl Kinds {
         self.absent.iter().any(|a| a.group == group && a.version == version)
     }
 
+    /// How often a kind came or went.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Serves a kind; replaces an earlier one of the same name.
     pub fn insert(&mut self, kind: Kind) {
+        self.changes += 1;
         if !self.custom_groups.contains(&kind.group) && !GROUP_ORDER.contains(&kind.group.as_str()) {
             self.custom_groups.push(kind.group.clone());
         }
@@ -355,6 +406,7 @@ impl Kinds {
 
     /// Stops serving a custom kind.
     pub fn remove(&mut self, group: &str, plural: &str) {
+        self.changes += 1;
         self.kinds.remove(&(group.to_string(), plural.to_string()));
         if !self.kinds.values().any(|k| k.group == group) {
             self.custom_groups.retain(|g| g != group);
@@ -407,11 +459,16 @@ pub fn from_definition(definition: &Value) -> Option<Kind> {
                 selector: scale.get("labelSelectorPath").and_then(Value::as_str).map(path),
             })
         });
+        let schema = version.get("schema").and_then(|s| s.get("openAPIV3Schema")).cloned();
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let selectable = selectable.filter_map(|f| f["jsonPath"].as_str());
         let deprecated = version["deprecated"] == json!(true);
         versions.push(Version {
             status: sub.get("status").is_some_and(|s| !s.is_null()),
             scale,
-            schema: version.get("schema").and_then(|s| s.get("openAPIV3Schema")).cloned(),
+            rules: schema.as_ref().map(crate::rules::compile).unwrap_or_default(),
+            schema,
+            selectable: selectable.map(|path| path.trim_start_matches('.').to_string()).collect(),
             columns: version["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),
             deprecation: deprecated.then(|| {
                 text(version, "deprecationWarning").unwrap_or_else(|| {
@@ -436,6 +493,8 @@ pub fn from_definition(definition: &Value) -> Option<Kind> {
         extra: Vec::new(),
         custom: true,
         generation: true,
+        verbs: Vec::new(),
+        printed: None,
         kind,
     })
 }
@@ -464,6 +523,8 @@ pub fn guessed(api_version: &str, kind: &str, namespaced: bool) -> Kind {
             status: false,
             scale: None,
             schema: None,
+            rules: Default::default(),
+            selectable: Vec::new(),
             columns: Vec::new(),
             deprecation: None,
         }],
@@ -471,6 +532,8 @@ pub fn guessed(api_version: &str, kind: &str, namespaced: bool) -> Kind {
         extra: Vec::new(),
         custom: true,
         generation: true,
+        verbs: Vec::new(),
+        printed: None,
     }
 }
 

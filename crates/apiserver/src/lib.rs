@@ -9,7 +9,7 @@
 //! caused it returns, so that a test needs no patience. A client that is correct against a real
 //! cluster is correct here; the reverse is what the behavioural suite is for.
 //!
-//! Left out on purpose: authentication, persistence, admission webhooks, CEL rules, running containers.
+//! Left out on purpose: authentication, persistence, running containers.
 //! Time and chance are handed in; nothing here reads the clock or the dice.
 //!
 //! ```
@@ -21,6 +21,7 @@
 mod admit;
 mod allocate;
 mod apply;
+mod cel;
 mod columns;
 mod convert;
 mod defaults;
@@ -29,15 +30,20 @@ mod fields;
 mod finalize;
 mod http;
 mod kinds;
+mod limits;
 mod openapi;
 mod patch;
 mod protobuf;
+mod quota;
 mod request;
 mod rest;
 mod review;
+mod rules;
 mod schema;
+mod security;
 mod select;
 mod serve;
+mod served;
 mod simulate;
 mod status;
 mod storage;
@@ -53,7 +59,8 @@ use serde_json::{Value, json};
 
 pub use patch::strategic_merge;
 pub use serve::{Serving, kubeconfig};
-pub use simulate::Simulate;
+pub use served::{Printed, Resource, Served, prints};
+pub use simulate::{SIMULATED_CLASS, Simulate};
 pub use status::Fault;
 
 use kinds::Kinds;
@@ -166,6 +173,22 @@ pub struct ApiServer {
     shared: Arc<Shared>,
 }
 
+/// Reads YAML as Kubernetes does: numbers and booleans of YAML 1.1.
+///
+/// # Errors
+/// In words, if the text is none.
+pub fn read_yaml(text: &str) -> Result<Value, String> {
+    request::yaml(text.as_bytes()).map_err(|fault| fault.message.into())
+}
+
+/// Do two texts state the same amount, as `1000m` and `1` do?
+pub fn same_quantity(a: &str, b: &str) -> bool {
+    match (cel::quantity(a), cel::quantity(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
 pub(crate) struct Shared {
     pub options: Options,
     state: Mutex<State>,
@@ -179,6 +202,8 @@ pub(crate) struct State {
     pub kinds: Kinds,
     pub clock: Clock,
     pub entropy: Entropy,
+    /// OpenAPI documents of the server this one stands for, by path.
+    pub documents: std::collections::BTreeMap<String, bytes::Bytes>,
     /// Namespaces whose contents are being deleted right now.
     pub emptying: Vec<String>,
 }
@@ -192,6 +217,7 @@ impl ApiServer {
             kinds: Kinds::default(),
             clock: options.clock.clone(),
             entropy: options.entropy.clone(),
+            documents: Default::default(),
             emptying: Vec::new(),
         };
         if !options.read_only {

@@ -20,10 +20,27 @@ pub fn index(kinds: &Kinds) -> Value {
             }
             let path =
                 if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-            paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }));
+            // What is described changes only with the kinds that are served.
+            let url = format!("/openapi/v3/{path}?hash={:016X}", kinds.changes());
+            paths.insert(path.clone(), json!({ "serverRelativeURL": url }));
         }
     }
     json!({ "paths": paths })
+}
+
+/// The index of captured documents, if there are any of version 3. A document's URL changes with its content, as
+/// clients that keep them expect.
+pub fn captured_index(documents: &BTreeMap<String, bytes::Bytes>) -> Option<Value> {
+    let mut paths = Map::new();
+    for (path, content) in documents {
+        let Some(path) = path.strip_prefix("v3/") else { continue };
+        let mut hash = std::hash::DefaultHasher::new();
+        std::hash::Hasher::write(&mut hash, content);
+        let hash = std::hash::Hasher::finish(&hash);
+        let url = format!("/openapi/v3/{path}?hash={hash:016X}");
+        paths.insert(path.to_string(), json!({ "serverRelativeURL": url }));
+    }
+    (!paths.is_empty()).then(|| json!({ "paths": paths }))
 }
 
 /// `/openapi/v3/apis/GROUP/VERSION`.
@@ -42,6 +59,10 @@ pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
         } else {
             let name = format!("{}.{version}.{}", types::short_group(group), kind.kind);
             reach(&name, &mut schemas);
+            // A version older than the table: its fields are not known.
+            schemas.entry(full_name(&name)).or_insert_with(
+                || json!({ "type": "object", "properties": {}, "x-kubernetes-preserve-unknown-fields": true }),
+            );
             if let Some(schema) = schemas.get_mut(&full_name(&name)) {
                 head(schema, group, version, &kind.kind);
             }

@@ -37,6 +37,7 @@ pub fn json_patch(target: &mut Value, patch: Value) -> Result<(), Fault> {
         reason: "Invalid",
         message: "the server rejected our request due to an error in our request".into(),
         details: Some(json!({})),
+        extra: None,
         plain: false,
     })
 }
@@ -128,7 +129,7 @@ pub fn strategic_merge(
     let (group, version) = crate::kinds::split_api_version(api_version);
     let built_in = !group.contains('.') || group.ends_with(".k8s.io");
     let shape = crate::types::of_kind(group, version, kind).filter(|_| built_in);
-    strategic(shape.map_or(Shape::Unknown, Shape::Object), target, patch).map_err(|fault| fault.message)
+    strategic(shape.map_or(Shape::Unknown, Shape::Object), target, patch).map_err(|fault| fault.message.into())
 }
 
 fn strategic_list(

@@ -13,7 +13,7 @@ use crate::kinds::Kind;
 use crate::request::{self, Query, Target, Verb, View};
 use crate::schema::{self, Shape};
 use crate::select::Selector;
-use crate::status::{Cause, Fault};
+use crate::status::{Cause, Extra, Fault};
 use crate::storage::Key;
 use crate::{State, convert, patch, protobuf, types};
 
@@ -126,18 +126,23 @@ impl State {
             "" => (asked.filter(|_| exact).unwrap_or(now), None),
             token => {
                 let (revision, after) = parse_token(token, &resource)?;
-                (revision, Some(after))
+                // A token of a list that gave up being of one instant goes on from its place, as things are now.
+                (if revision == 0 { now } else { revision }, Some(after))
             }
         };
         let all: Vec<(Key, Arc<Value>)> = if revision == now {
             self.store.list(&resource, namespace).map(|(k, v)| (k.clone(), v.clone())).collect()
         } else {
-            self.store.list_at(&resource, namespace, revision).map_err(|_| {
-                Fault::expired(if after.is_some() {
-                    "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter."
-                } else {
-                    "The resourceVersion for the provided list is too old."
-                })
+            self.store.list_at(&resource, namespace, revision).map_err(|_| match &after {
+                Some(after) => {
+                    let mut fault = Fault::expired(
+                        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+                    );
+                    let goes_on = format!("0:{}/{}", after.namespace, after.name);
+                    fault.extra = Some(Box::new(Extra { goes_on, ..Extra::default() }));
+                    fault
+                }
+                None => Fault::expired("The resourceVersion for the provided list is too old."),
             })?
         };
         let mut rest = all

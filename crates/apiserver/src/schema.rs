@@ -3,11 +3,14 @@
 //! Patches, field ownership and pruning all walk objects; they ask here what they stand on, and do
 //! not care whether the answer came from the table of built-in types or from a definition's schema.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+mod check;
 
 use crate::kinds::{Kind, Version};
-use crate::status::Cause;
 use crate::types::{self, Field, Merge, Ty, Type};
+
+pub use check::validate;
 
 /// What we know about a value.
 #[derive(Debug, Clone, Copy)]
@@ -290,6 +293,10 @@ pub fn default(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+                // A null that may not be there is not there.
+                if map.get(key).is_some_and(Value::is_null) && property["nullable"] != json!(true) {
+                    map.shift_remove(key);
+                }
                 if let Some(default) = property.get("default") {
                     let nullable = property["nullable"] == json!(true);
                     if map.get(key).is_none_or(|v| v.is_null() && !nullable) {
@@ -312,117 +319,6 @@ pub fn default(schema: &Value, value: &mut Value) {
             }
         }
         _ => {}
-    }
-}
-
-/// Checks a custom resource against its schema. Patterns, formats and CEL rules are not evaluated.
-pub fn validate(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
-    if value.is_null() {
-        if schema["nullable"] != json!(true) && schema.get("type").is_some() {
-            let want = schema["type"].as_str().unwrap_or("");
-            causes.push(Cause::type_invalid(
-                path,
-                &json!("null"),
-                format!("{path} in body must be of type {want}: \"null\""),
-            ));
-        }
-        return;
-    }
-    if schema["x-kubernetes-int-or-string"] == json!(true) {
-        if !value.is_string() && !value.is_i64() {
-            causes.push(Cause::type_invalid(path, value, "must be an integer or a string"));
-        }
-        return;
-    }
-    let want = schema["type"].as_str().unwrap_or("");
-    let fits = match want {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
-        "number" => value.is_number(),
-        _ => true,
-    };
-    if !fits {
-        let got = match value {
-            Value::Bool(_) => "boolean",
-            Value::Number(n) if n.is_f64() => "number",
-            Value::Number(_) => "integer",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            _ => "object",
-        };
-        let why = format!("{path} in body must be of type {want}: \"{got}\"");
-        causes.push(Cause::type_invalid(path, &json!(got), why));
-        return;
-    }
-    if let Some(allowed) = schema["enum"].as_array()
-        && !allowed.contains(value)
-    {
-        let texts: Vec<String> =
-            allowed.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string)).collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        causes.push(Cause::unsupported(path, value, &texts));
-    }
-    let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
-    let mut measure = |[least, most, unit]: [&str; 3], low: &str, high: &str, got: f64| {
-        if let Some(low) = bound(low).filter(|low| got < *low) {
-            let why = format!("{path} in body should {least} {low}{unit}");
-            causes.push(Cause::invalid(path, value, why));
-        }
-        if let Some(high) = bound(high).filter(|high| got > *high) {
-            let why = format!("{path} in body should {most} {high}{unit}");
-            causes.push(Cause::invalid(path, value, why));
-        }
-    };
-    match value {
-        Value::Number(number) => {
-            measure(
-                ["be greater than or equal to", "be less than or equal to", ""],
-                "minimum",
-                "maximum",
-                number.as_f64().unwrap_or(0.0),
-            );
-        }
-        Value::String(text) => {
-            measure(
-                ["be at least", "be at most", " chars long"],
-                "minLength",
-                "maxLength",
-                text.chars().count() as f64,
-            );
-        }
-        Value::Array(items) => {
-            measure(["have at least", "have at most", " items"], "minItems", "maxItems", items.len() as f64);
-            if let Some(inner) = schema.get("items") {
-                for (at, item) in items.iter().enumerate() {
-                    validate(inner, item, &format!("{path}[{at}]"), causes);
-                }
-            }
-        }
-        Value::Object(map) => validate_map(schema, map, path, causes),
-        _ => {}
-    }
-}
-
-fn validate_map(schema: &Value, map: &Map<String, Value>, path: &str, causes: &mut Vec<Cause>) {
-    let at = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
-    for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if !map.contains_key(key) {
-            causes.push(Cause::required(at(key), ""));
-        }
-    }
-    for (key, inner) in map {
-        // The API server itself answers for these, whatever the schema says.
-        if path.is_empty() && matches!(key.as_str(), "metadata" | "apiVersion" | "kind") {
-            continue;
-        }
-        if let Some(property) = schema["properties"].get(key) {
-            validate(property, inner, &at(key), causes);
-        } else if let Some(more @ Value::Object(_)) = schema.get("additionalProperties") {
-            validate(more, inner, &at(key), causes);
-        }
     }
 }
 

@@ -209,7 +209,8 @@ fn parse_fields(text: &str, kind: &Kind) -> Result<Vec<(String, bool, String)>, 
         } else {
             return Err(Fault::bad_request(format!("invalid field selector {part:?}: expected path=value")));
         };
-        if path != "metadata.name" && path != "metadata.namespace" && !selectable.contains(&path) {
+        let own = kind.versions.iter().any(|v| v.selectable.iter().any(|own| own == path));
+        if path != "metadata.name" && path != "metadata.namespace" && !selectable.contains(&path) && !own {
             let why = if selectable.is_empty() && !kind.custom {
                 format!(
                     "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""

@@ -22,6 +22,8 @@ pub struct Simulate {
     pub volumes: PathBuf,
 }
 
+/// The storage class that a simulated cluster has.
+pub const SIMULATED_CLASS: &str = "standard";
 const NODE: &str = "node-1";
 const PROVISIONER: &str = "embedded.local/directory";
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
@@ -38,7 +40,7 @@ pub fn furnish(state: &mut State) {
         "status": { "conditions": condition, "addresses": [{ "type": "InternalIP", "address": "10.0.0.1" }],
             "nodeInfo": { "kubeletVersion": "v1.33.1" } } }));
     state.seed(json!({ "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": PROVISIONER,
-        "metadata": { "name": "standard", "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } } }));
+        "metadata": { "name": SIMULATED_CLASS, "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } } }));
 }
 
 /// Lets every controller act until none has anything left to do.
@@ -260,7 +262,29 @@ fn start_pod(state: &mut State, owner: &Value, own: &str, change: impl FnOnce(&m
     let mut pod =
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"] });
     change(&mut pod);
-    state.seed(pod);
+    make(state, owner, pod);
+}
+
+/// Makes an object for a workload. What admission refuses the workload's controller complains of, in an event; it
+/// tries again whenever anything changes.
+fn make(state: &mut State, owner: &Value, object: Value) {
+    if let Err(fault) = state.try_seed(object) {
+        complain(state, owner, &fault.message);
+    }
+}
+
+fn complain(state: &mut State, owner: &Value, why: &str) {
+    let kind = owner["kind"].as_str().unwrap_or("");
+    let own = format!("{}.{}.failed-create", name(owner), kind.to_lowercase());
+    if state.store.get(&Key::new("events", namespace(owner), &own)).is_some() {
+        return;
+    }
+    let now = state.timestamp();
+    state.seed(json!({ "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": "FailedCreate",
+        "metadata": { "name": own, "namespace": namespace(owner) }, "message": format!("Error creating: {why}"),
+        "involvedObject": { "apiVersion": owner["apiVersion"], "kind": kind, "namespace": namespace(owner),
+            "name": name(owner), "uid": uid(owner) },
+        "firstTimestamp": now, "lastTimestamp": now, "count": 1, "source": { "component": "controller" } }));
 }
 
 fn stateful_set(state: &mut State, object: &Value) {
@@ -330,8 +354,9 @@ fn claim_for(state: &mut State, set: &Value, template: &Value, pod: &str) {
     for (key, value) in template["metadata"]["labels"].as_object().into_iter().flatten() {
         labels[key.as_str()] = value.clone();
     }
-    state.seed(json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": { "name": own, "namespace": namespace(set), "labels": labels }, "spec": template["spec"] }));
+    let claim = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": { "name": own, "namespace": namespace(set), "labels": labels }, "spec": template["spec"] });
+    make(state, set, claim);
 }
 
 fn daemon_set(state: &mut State, object: &Value) {
@@ -348,9 +373,19 @@ fn daemon_set(state: &mut State, object: &Value) {
     set_status(state, "daemonsets.apps", object, status);
 }
 
-/// A job is done as soon as it is seen: there is nothing to run.
+/// A job is done as soon as it is seen, if its pod would be taken: there is nothing to run.
 fn job(state: &mut State, object: &Value) {
     if object["spec"]["suspend"] == json!(true) || object["status"]["completionTime"].is_string() {
+        return;
+    }
+    let template = &object["spec"]["template"];
+    let mut pod = json!({ "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+        "metadata": { "name": format!("{}-x", name(object)), "namespace": namespace(object),
+            "labels": template["metadata"]["labels"] } });
+    if let Some(kind) = state.kinds.get("", "pods").cloned()
+        && let Err(fault) = state.admit_create(&kind, &mut pod)
+    {
+        complain(state, object, &fault.message);
         return;
     }
     let now = state.timestamp();

@@ -13,11 +13,22 @@ pub struct Fault {
     /// Machine-readable reason, such as `NotFound` or `AlreadyExists`.
     pub reason: &'static str,
     /// The sentence a person reads.
-    pub message: String,
+    pub message: Box<str>,
     /// The `details` of the `Status`, if any.
     pub details: Option<Value>,
+    /// What few answers have.
+    pub extra: Option<Box<Extra>>,
     /// Answer with plain text instead of a `Status`, as a real server does for unknown paths.
     pub plain: bool,
+}
+
+/// What few refusals have.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Extra {
+    /// A token with which a list that expired can go on.
+    pub goes_on: String,
+    /// A reason that somebody outside gave, in the place of ours.
+    pub told_reason: String,
 }
 
 /// One invalid field of an object.
@@ -89,7 +100,14 @@ pub fn qualified(group: &str, resource: &str) -> String {
 
 impl Fault {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Fault {
-        Fault { code, reason, message: message.into(), details: None, plain: false }
+        Fault {
+            code,
+            reason,
+            message: message.into().into_boxed_str(),
+            details: None,
+            extra: None,
+            plain: false,
+        }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Fault {
@@ -255,8 +273,13 @@ impl Fault {
             "status": "Failure",
             "message": self.message,
         });
-        if !self.reason.is_empty() {
-            status["reason"] = json!(self.reason);
+        let extra = self.extra.as_deref().cloned().unwrap_or_default();
+        if !extra.goes_on.is_empty() {
+            status["metadata"]["continue"] = json!(extra.goes_on);
+        }
+        let reason = if extra.told_reason.is_empty() { self.reason } else { &extra.told_reason };
+        if !reason.is_empty() {
+            status["reason"] = json!(reason);
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();

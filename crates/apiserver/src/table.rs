@@ -109,12 +109,19 @@ enum Cell {
     Built(fn(&Value, i64) -> Value),
     /// A JSON path of a custom column; dates are shown as ages.
     Path(String),
+    /// As the server printed it that this one stands for.
+    Printed(std::sync::Arc<crate::served::Printed>, usize),
 }
 
 impl Column {
     fn cell(&self, object: &Value, now: i64) -> Value {
         match &self.value {
             Cell::Built(cell) => cell(object, now),
+            Cell::Printed(printed, at) => {
+                let text = |key: &str| object["metadata"][key].as_str().unwrap_or("").to_string();
+                let row = printed.rows.get(&(text("namespace"), text("name")));
+                row.and_then(|row| row.get(*at)).cloned().unwrap_or(Value::Null)
+            }
             Cell::Path(path) => {
                 let found = json_path(object, path);
                 match (self.kind.as_str(), found.as_slice()) {
@@ -143,6 +150,22 @@ fn columns(target: &Target) -> Vec<Column> {
         value: Cell::Built(*cell),
     };
     let kind = &target.kind;
+    if let Some(printed) = &kind.printed {
+        let of = |(at, column): (usize, &Value)| {
+            let text = |key: &str| column[key].as_str().unwrap_or("").to_string();
+            // How old it is depends on when one looks.
+            if text("name") == "Age" {
+                return built(&AGE);
+            }
+            Column {
+                name: text("name"),
+                kind: text("type"),
+                priority: column["priority"].as_i64().unwrap_or(0),
+                value: Cell::Printed(printed.clone(), at),
+            }
+        };
+        return printed.columns.iter().enumerate().map(of).collect();
+    }
     if !kind.custom {
         let list = built_in(kind);
         // A table of events begins with when, not with a name nobody chose.

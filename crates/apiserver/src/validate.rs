@@ -356,6 +356,17 @@ fn definition(object: &Value, causes: &mut Vec<Cause>) {
             causes.push(Cause::required(path, "schemas are required"));
         }
     }
+    // A schema that all versions share is told about as one.
+    let schema = |version: &Value| version["schema"]["openAPIV3Schema"].clone();
+    let shared = versions.windows(2).all(|pair| schema(&pair[0]) == schema(&pair[1]));
+    for (index, version) in versions.iter().enumerate() {
+        let path = match shared {
+            true if index > 0 => break,
+            true => "spec.validation.openAPIV3Schema".to_string(),
+            false => format!("spec.versions[{index}].schema.openAPIV3Schema"),
+        };
+        crate::rules::check_definition(&schema(version), &path, causes);
+    }
 }
 
 /// What is wrong with a change.

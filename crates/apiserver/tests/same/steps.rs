@@ -2,16 +2,27 @@
 
 use serde_json::{Value, json};
 
-use crate::{Body, Seen, Step};
+use crate::{Body, Seen, Step, limits};
 
-const MERGE: &str = "application/merge-patch+json";
+pub const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON: &str = "application/json-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
 /// Every request.
 pub fn all() -> Vec<Step> {
-    [metadata_and_objects(), workloads(), others(), custom(), endings()].into_iter().flatten().collect()
+    [
+        metadata_and_objects(),
+        workloads(),
+        others(),
+        custom(),
+        limits::schemas(),
+        limits::admission(),
+        endings(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn step(
@@ -26,14 +37,14 @@ fn step(
         relative if !relative.starts_with('/') => format!("/api/v1/namespaces/same/{relative}"),
         absolute => absolute.to_string(),
     };
-    Step { name, method, path, content_type, body, own_words: false }
+    Step { name, method, path, content_type, body, own_words: false, known: None }
 }
 
-fn get(name: &'static str, path: &str) -> Step {
+pub fn get(name: &'static str, path: &str) -> Step {
     step(name, "GET", path, "application/json", Body::None)
 }
 
-fn post(name: &'static str, path: &str, body: Value) -> Step {
+pub fn post(name: &'static str, path: &str, body: Value) -> Step {
     step(name, "POST", path, "application/json", Body::Fixed(body))
 }
 
@@ -41,15 +52,15 @@ fn put(name: &'static str, path: &str, body: Value) -> Step {
     step(name, "PUT", path, "application/json", Body::Fixed(body))
 }
 
-fn patch(name: &'static str, path: &str, content_type: &'static str, body: Value) -> Step {
+pub fn patch(name: &'static str, path: &str, content_type: &'static str, body: Value) -> Step {
     step(name, "PATCH", path, content_type, Body::Fixed(body))
 }
 
-fn delete(name: &'static str, path: &str) -> Step {
+pub fn delete(name: &'static str, path: &str) -> Step {
     step(name, "DELETE", path, "application/json", Body::None)
 }
 
-fn made(name: &'static str, method: &'static str, path: &str, body: fn(&Seen) -> Value) -> Step {
+pub fn made(name: &'static str, method: &'static str, path: &str, body: fn(&Seen) -> Value) -> Step {
     step(name, method, path, "application/json", Body::Made(body))
 }
 
