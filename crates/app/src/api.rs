@@ -4,6 +4,7 @@
 //! are the same everywhere. Nothing here knows what a kind means. Which kinds exist is asked by
 //! [`crate::discovery`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -203,6 +204,9 @@ pub struct ApiResources {
     /// Groups that did not answer: what they hold is not known.
     #[serde(default)]
     pub broken: Vec<BrokenGroup>,
+    /// The hash the server gave each OpenAPI document when it was captured, by its path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub openapi: BTreeMap<String, String>,
 }
 
 impl ApiResources {

@@ -1,32 +1,83 @@
 //! A recovery point as a Kubernetes API that can only be read: `kubectl get`, `describe`, `diff`, k9s, scripts.
 //!
 //! It serves the objects as they were, status and timestamps included; what a restore would change is not
-//! applied. Kinds come from Kubernetes itself and from the definitions in the point.
+//! applied. Kinds, versions, descriptions and columns are those of the point's own cluster, as far as the point has
+//! them; a point of before they were captured is served with those of this program.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use apiserver::{ApiServer, Options};
+use apiserver::{ApiServer, Options, Resource, Served};
+use bytes::Bytes;
 use repo::{Env, Finding, Outcome};
 
+use crate::api::ApiResources;
+use crate::captured::Printed;
 use crate::point::Point;
 
+/// What a cluster said of its API, as a point holds it.
+#[derive(Debug, Default)]
+pub struct Api {
+    /// OpenAPI documents by path.
+    pub documents: BTreeMap<String, Bytes>,
+    /// Rows of kinds only the cluster could print.
+    pub tables: Vec<Printed>,
+}
+
 /// The server, and what of the point could not be placed in it.
-pub fn server(point: &Point, env: &Env) -> Outcome<ApiServer> {
+pub fn server(point: &Point, api: Api, env: &Env) -> Outcome<ApiServer> {
+    let mut options = options(env).read_only();
+    if !point.meta.cluster.version.is_empty() {
+        options.version = point.meta.cluster.version.clone();
+    }
+    let server = ApiServer::new(options);
+    server.serve_as(served(&point.discovery, api));
+    let refused = server.load(point.objects.iter().map(|stored| stored.original.clone()));
+    let findings = refused.into_iter().map(|why| Finding::warning("not-shown", "browse", why)).collect();
+    Outcome { done: server, findings }
+}
+
+/// A server with our clock and our dice.
+pub(crate) fn options(env: &Env) -> Options {
     let (clock, dice) = (env.clone(), env.clone());
     let entropy = move || {
         let mut bytes = [0; 8];
-        // Dice that fail give the same names twice. Nothing is created here, so nobody gets one.
+        // Dice that fail give the same names twice: in a server of one process that only shows or rehearses, a
+        // second object of that name is refused, and that is told.
         match dice.random(&mut bytes) {
             Ok(()) => u64::from_le_bytes(bytes),
             Err(_) => 0,
         }
     };
-    let mut options = Options::new(Arc::new(move || clock.now()), Arc::new(entropy)).read_only();
-    if !point.meta.cluster.version.is_empty() {
-        options.version = point.meta.cluster.version.clone();
+    Options::new(Arc::new(move || clock.now()), Arc::new(entropy))
+}
+
+/// What a point's cluster served, in the words of the server that stands for it.
+pub(crate) fn served(discovery: &ApiResources, api: Api) -> Served {
+    let resources = discovery
+        .types
+        .iter()
+        .map(|of| Resource {
+            group: of.group.clone(),
+            version: of.version.clone(),
+            kind: of.kind.clone(),
+            plural: of.plural.clone(),
+            singular: of.singular.clone(),
+            namespaced: of.namespaced,
+            short_names: of.short_names.clone(),
+            categories: of.categories.clone(),
+            verbs: of.verbs.clone(),
+            subresources: of.subresources.clone(),
+        })
+        .collect();
+    let printed = api.tables.into_iter().map(|table| {
+        let rows = table.rows.into_iter().map(|row| ((row.namespace, row.name), row.cells)).collect();
+        ((table.group, table.plural), apiserver::Printed { columns: table.columns, rows })
+    });
+    Served {
+        resources,
+        unavailable: discovery.broken.iter().map(|broken| broken.group_version.clone()).collect(),
+        documents: api.documents,
+        printed: printed.collect(),
     }
-    let server = ApiServer::new(options);
-    let refused = server.load(point.objects.iter().map(|stored| stored.original.clone()));
-    let findings = refused.into_iter().map(|why| Finding::warning("not-shown", "browse", why)).collect();
-    Outcome { done: server, findings }
 }

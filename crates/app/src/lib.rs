@@ -10,6 +10,7 @@
 pub mod api;
 pub mod backup;
 pub mod browse;
+pub mod captured;
 pub mod certificate;
 pub mod clean;
 pub mod collect;

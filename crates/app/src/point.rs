@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::{ApiResources, ResourceType};
+use crate::browse::Api;
+use crate::captured::{Captured, DOCUMENTS, Document, TABLES};
 use crate::certificate::{Certificate, Level};
 use crate::graph::Graph;
 use crate::object::ObjectKey;
@@ -184,6 +186,9 @@ pub struct PointMeta {
     pub holdfast: String,
 }
 
+/// A document read from a point may be this large.
+const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+
 /// Names of the manifest's entries.
 mod entry {
     pub const POINT: &str = "point.json";
@@ -214,7 +219,7 @@ pub struct Point {
 }
 
 /// What a point says of itself, but for its objects: those are written one at a time.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Account {
     /// What it is.
     pub meta: PointMeta,
@@ -224,6 +229,8 @@ pub struct Account {
     pub volumes: Vec<VolumeRecord>,
     /// The API as it was served.
     pub discovery: ApiResources,
+    /// What that API said of itself.
+    pub captured: Captured,
 }
 
 /// How many objects of which role were written.
@@ -250,6 +257,15 @@ impl Account {
         manifest.push(document(writer, entry::CERTIFICATE, &self.certificate)?);
         manifest.push(document(writer, entry::VOLUMES, &self.volumes)?);
         manifest.push(document(writer, entry::DISCOVERY, &self.discovery)?);
+        manifest.extend(self.captured.kept.iter().cloned());
+        for Document { path, content } in &self.captured.fresh {
+            let mut stream = writer.stream(Lane::Data);
+            stream.append(content)?;
+            manifest.push(bytes_entry(&format!("{DOCUMENTS}{path}"), stream.finish()?));
+        }
+        if !self.captured.tables.is_empty() {
+            manifest.push(document(writer, TABLES, &self.captured.tables)?);
+        }
         let (mut lines, mut tally) = (writer.stream(Lane::Data), Tally::default());
         let mut last = None;
         for object in objects {
@@ -330,6 +346,7 @@ impl Point {
             certificate: self.certificate.clone(),
             volumes: self.volumes.clone(),
             discovery: self.discovery.clone(),
+            captured: Captured::default(),
         };
         let mut sorted = self.objects.clone();
         sorted.sort_by(|a, b| a.key.cmp(&b.key));
@@ -401,6 +418,26 @@ impl<'r> Contents<'r> {
     /// The API as it was served.
     pub fn discovery(&self) -> Result<ApiResources, repo::Error> {
         self.document(entry::DISCOVERY)
+    }
+
+    /// Manifest entries of OpenAPI documents, by path.
+    pub fn documents(&self) -> BTreeMap<String, ManifestEntry> {
+        let entries = self.manifest.iter();
+        let named =
+            entries.filter_map(|(name, entry)| Some((name.strip_prefix(DOCUMENTS)?.to_owned(), entry)));
+        named.map(|(path, entry)| (path, entry.clone())).collect()
+    }
+
+    /// What the cluster said of its API; empty for a point of before that was captured.
+    pub fn api(&self) -> Result<Api, repo::Error> {
+        let mut api = Api::default();
+        for (path, entry) in self.documents() {
+            api.documents.insert(path, self.reader.bytes(&entry.root, DOCUMENT_BYTES_MAX)?.into());
+        }
+        if self.manifest.contains_key(TABLES) {
+            api.tables = self.document(TABLES)?;
+        }
+        Ok(api)
     }
 
     /// The manifest entry of a volume's files.

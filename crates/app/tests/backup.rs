@@ -13,7 +13,7 @@ use apiserver::{ApiServer, Options};
 use app::backup::{self, BackupOptions, BackupReport, Means};
 use app::certificate::State;
 use app::error::Error;
-use app::point::{Consistency, Point, Restore, Role, VolumeRecord, points};
+use app::point::{Consistency, Contents, Point, Restore, Role, VolumeRecord, points};
 use app::rules::{ExecOutcome, Hands, HandsError, Rule, Side, Target};
 use app::select::Selection;
 use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeRestored, Volumes};
@@ -442,6 +442,72 @@ async fn the_next_point_builds_on_the_last_and_unchanged_objects_cost_nothing() 
     let all = points(&site.means.repository, Some("shop")).unwrap().done;
     assert_eq!(all.iter().map(|i| i.id).collect::<Vec<_>>(), [first.info.id, second.info.id]);
     assert!(points(&site.means.repository, Some("other")).unwrap().done.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_cluster_says_of_its_api_is_stored_once_for_all_points() {
+    let site = Site::new(SHOP);
+    let first = site.back_up(&shop()).await.unwrap();
+    site.means.env.advance(3_600_000_000_000);
+    let second = site.back_up(&shop()).await.unwrap();
+    let reader = site.means.repository.reader(ReaderOptions::default()).unwrap();
+    let of = |report: &BackupReport| Contents::open(&reader, &report.info).unwrap();
+    let (a, b) = (of(&first), of(&second));
+    let documents = a.documents();
+    assert!(
+        documents.contains_key("v3/api/v1") && documents.contains_key("v3/apis/apps/v1"),
+        "{documents:?}"
+    );
+    assert_eq!(documents, b.documents(), "equal bytes are one object, whatever the number of points");
+    let api = b.api().unwrap();
+    let apps: Value = serde_json::from_slice(&api.documents["v3/apis/apps/v1"]).unwrap();
+    assert_eq!(apps["info"]["title"], "Kubernetes");
+    assert!(b.discovery().unwrap().openapi.contains_key("v3/apis/apps/v1"));
+    // A kind more is another document; the others stay where they are.
+    let definition = serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "mice.acme.io"}, "spec": {"group": "acme.io", "scope": "Namespaced",
+            "names": {"kind": "Mouse", "plural": "mice", "singular": "mouse", "listKind": "MouseList"}, "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    assert!(site.server.load([definition]).is_empty());
+    let third = site.back_up(&shop()).await.unwrap();
+    let reader = site.means.repository.reader(ReaderOptions::default()).unwrap();
+    let with_mice = Contents::open(&reader, &third.info).unwrap().documents();
+    assert_eq!(with_mice["v3/apis/apps/v1"], documents["v3/apis/apps/v1"]);
+    assert!(with_mice.contains_key("v3/apis/acme.io/v1"));
+
+    // What is browsed says what its own cluster said.
+    let point = site.read(&second);
+    let shown = app::browse::server(&point, api, &site.means.env).done;
+    let shown = cluster(&shown).await;
+    assert_eq!(shown.get_path("/openapi/v3/apis/apps/v1").await.unwrap(), apps);
+    assert_eq!(shown.resources.types, point.discovery.types, "its own discovery");
+    let conf = app::object::Object(serde_json::json!({"metadata": {"name": "x", "namespace": "shop"}}));
+    let refused = shown.create(shown.resources.find("", "ConfigMap").unwrap(), &conf, false);
+    assert!(refused.await.unwrap_err().to_string().contains("read-only"));
+}
+
+#[tokio::test]
+async fn rows_that_only_their_cluster_can_print_are_captured_and_shown() {
+    let site = Site::new(&format!("{SHOP}; thing gear app.kubernetes.io/instance=shop"));
+    let report = site.back_up(&shop()).await.unwrap();
+    let reader = site.means.repository.reader(ReaderOptions::default()).unwrap();
+    let api = Contents::open(&reader, &report.info).unwrap().api().unwrap();
+    assert_eq!(api.tables.len(), 1, "{:?}", api.tables);
+    assert_eq!(api.tables[0].rows[0].name, "gear");
+    let mut api = api;
+    // As a server with columns of its own would have printed it.
+    api.tables[0].columns =
+        serde_json::from_str(r#"[{"name":"Name","type":"string"},{"name":"Teeth","type":"integer"}]"#)
+            .unwrap();
+    api.tables[0].rows[0].cells = vec!["gear".into(), 12.into()];
+    let (group, plural) = (api.tables[0].group.clone(), api.tables[0].plural.clone());
+    let shown = cluster(&app::browse::server(&site.read(&report), api, &site.means.env).done).await;
+    let path = format!("/apis/{group}/v1/namespaces/shop/{plural}");
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let answer = shown.send(http::Method::GET, &path, &accept, Vec::new()).await.unwrap();
+    let table: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(table["columnDefinitions"][1]["name"], "Teeth");
+    assert_eq!(table["rows"][0]["cells"], serde_json::json!(["gear", 12]));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use repo::{Finding, Outcome, Progress, Reader, Timestamp, Writer};
 
-use super::{BackupOptions, Means, PlannedVolume, PreviousVolumes, blocking, from_repo};
+use super::{BackupOptions, Means, PlannedVolume, PreviousPoint, blocking, from_repo};
 use crate::error::Error;
 use crate::object::ObjectKey;
 use crate::volumes::{VolumeCopy, VolumeError};
@@ -16,7 +16,7 @@ use crate::volumes::{VolumeCopy, VolumeError};
 pub(super) struct Reading {
     pub writer: Arc<Writer>,
     /// The previous point, if it can be read.
-    pub previous: Option<(Arc<Reader>, Arc<PreviousVolumes>)>,
+    pub previous: Option<(Arc<Reader>, Arc<PreviousPoint>)>,
 }
 
 /// One volume as it was read.
@@ -61,7 +61,7 @@ async fn read_one(
     let result = blocking(move || {
         // The claim may have a new volume under the old name since: then nothing of the old one can be trusted.
         let previous = reading.previous.as_ref().and_then(|(reader, all)| {
-            let (was, previous) = all.get(&name)?;
+            let (was, previous) = all.volumes.get(&name)?;
             (*was == volume).then_some((reader.as_ref(), previous))
         });
         means.volumes.backup(&located, &reading.writer, previous, &means.cancel, progress.as_ref())

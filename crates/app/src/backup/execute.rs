@@ -8,9 +8,10 @@ use repo::{Finding, ManifestEntry, ReaderOptions, Timestamp, Writer};
 use super::cut::{ReadVolume, Reading, read_volumes};
 use super::level::Held;
 use super::{
-    BackupOptions, BackupPlan, BackupReport, Means, PlannedVolume, PreviousVolumes, blocking, from_repo,
-    mounts,
+    BackupOptions, BackupPlan, BackupReport, Means, PlannedVolume, PreviousPoint, PreviousVolumes, blocking,
+    from_repo, mounts,
 };
+use crate::captured::{self, Before, Captured};
 use crate::certificate::{Certificate, Note, VolumeState};
 use crate::collect::collect;
 use crate::error::Error;
@@ -40,6 +41,7 @@ impl BackupPlan {
         }
         let token = token(means)?;
         let reading = self.reading(means, options).await?;
+        let captured = self.capture(&reading).await?;
         let mut progress = means.progress.clone();
         if self.rules.burdens() && options.read_ahead {
             means.progress.note("reading ahead, before the application is held");
@@ -77,7 +79,7 @@ impl BackupPlan {
         let held = Held { plan: &self.rules, locked: &locked, kept: &kept };
         let (records, entries, found) = records(&self.volumes, &self.selected, volumes, &held, &pods_after);
         self.findings.extend(found);
-        let account = self.account(records, rules, cut.at, means, options);
+        let account = self.account(records, rules, cut.at, captured, means, options);
         if options.require_complete && !account.certificate.complete {
             return Err(Error::Incomplete(account.certificate.gaps()));
         }
@@ -115,6 +117,39 @@ impl BackupPlan {
         self.findings.extend(writer.findings().iter().cloned());
         self.findings.extend(findings);
         Ok(Reading { writer: Arc::new(writer), previous })
+    }
+
+    /// What the cluster says of its API, before anything is held: nobody waits for it.
+    async fn capture(&mut self, reading: &Reading) -> Result<Captured, Error> {
+        let mut captured = Captured::default();
+        match captured::announced(&self.cluster).await {
+            Ok(announced) => {
+                let before = reading.previous.clone();
+                let writer = reading.writer.clone();
+                let (wanted, mut kept) = blocking(move || {
+                    let mut kept = Captured::default();
+                    let wanted = match before {
+                        // A point that cannot be read costs a request, not the backup.
+                        Some((reader, previous)) => {
+                            captured::keep(announced, &previous.documents, &reader, &writer, &mut kept)
+                        }
+                        None => announced,
+                    };
+                    (wanted, kept)
+                })
+                .await?;
+                captured::fetch(&self.cluster, wanted, &mut kept).await;
+                captured = kept;
+            }
+            Err(error) => captured.findings.push(Finding::note(
+                "openapi-not-captured",
+                "/openapi/v3",
+                format!("the point is browsed without the cluster's own descriptions: {error}"),
+            )),
+        }
+        captured::tables(&self.cluster, &self.selected, &mut captured).await?;
+        self.findings.append(&mut captured.findings);
+        Ok(captured)
     }
 
     /// Objects listed under the lock take the place of those listed before. Says whether there are such.
@@ -178,6 +213,7 @@ impl BackupPlan {
         volumes: Vec<VolumeRecord>,
         rules: Vec<RuleRecord>,
         cut: Timestamp,
+        captured: Captured,
         means: &Means,
         options: &BackupOptions,
     ) -> Account {
@@ -207,7 +243,9 @@ impl BackupPlan {
             rules,
             holdfast: options.version.clone(),
         };
-        Account { meta, certificate, volumes, discovery: self.cluster.resources.clone() }
+        let mut discovery = self.cluster.resources.clone();
+        discovery.openapi = captured.hashes.clone();
+        Account { meta, certificate, volumes, discovery, captured }
     }
 }
 
@@ -279,8 +317,8 @@ fn records(
     (records, entries, findings)
 }
 
-/// Volumes of the previous point, by claim, each with the volume it was.
-fn previous(reader: &repo::Reader, parent: &repo::CommitInfo) -> Result<PreviousVolumes, repo::Error> {
+/// Volumes of the previous point, by claim, each with the volume it was; and its documents.
+fn previous(reader: &repo::Reader, parent: &repo::CommitInfo) -> Result<PreviousPoint, repo::Error> {
     let contents = Contents::open(reader, parent)?;
     let mut volumes = PreviousVolumes::new();
     for record in contents.volumes()? {
@@ -292,7 +330,8 @@ fn previous(reader: &repo::Reader, parent: &repo::CommitInfo) -> Result<Previous
             );
         }
     }
-    Ok(volumes)
+    let documents = Before { entries: contents.documents(), hashes: contents.discovery()?.openapi };
+    Ok(PreviousPoint { volumes, documents })
 }
 
 async fn commit(

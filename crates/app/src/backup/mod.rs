@@ -346,3 +346,12 @@ pub(crate) fn from_repo(error: repo::Error) -> Error {
 
 /// Previous states of volumes, by claim.
 pub(crate) type PreviousVolumes = BTreeMap<(String, String), (String, crate::volumes::Previous)>;
+
+/// What of the last point saves work.
+#[derive(Debug, Default)]
+pub(crate) struct PreviousPoint {
+    /// Its volumes.
+    pub volumes: PreviousVolumes,
+    /// Its documents.
+    pub documents: crate::captured::Before,
+}

@@ -140,7 +140,7 @@ async fn an_export_says_what_it_does_not_hold() {
 async fn a_point_can_be_read_like_a_cluster_and_not_be_written() {
     let source = shop(1).await;
     let point = shop_point(&source).await;
-    let shown = app::browse::server(&point, &env());
+    let shown = app::browse::server(&point, app::browse::Api::default(), &env());
     assert!(shown.findings.is_empty(), "{:?}", shown.findings);
     let kubectl = Kubectl::new(&shown.done).await;
     let queues = kubectl.must(&["get", "queues", "-n", "shop", "-o", "name"]).await;
