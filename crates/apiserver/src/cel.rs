@@ -4,7 +4,7 @@
 //! whether `3` is an int or a double and a text is a time. Nothing is type-checked before it runs, so a rule
 //! that a real server refuses for a type error is refused here only when it is met; what a rule answers is
 //! the same. The work of one expression is bounded, so that no definition stops the server.
-//! Why not a library: `docs/decisions/0009-cel.md`.
+//! Why not a library: `docs/decisions/0010-cel.md`.
 
 mod library;
 mod parse;

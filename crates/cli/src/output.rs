@@ -23,6 +23,8 @@ pub enum Format {
     Yaml,
     /// A graph for Graphviz; only `discover` draws one.
     Dot,
+    /// A patch; only of `diff --manifests`.
+    Patch,
 }
 
 /// Where results are printed.
@@ -75,6 +77,11 @@ impl Output {
     /// Whether a person reads this.
     pub fn is_table(&self) -> bool {
         self.format == Format::Table
+    }
+
+    /// Whether the result is to be a patch.
+    pub fn is_patch(&self) -> bool {
+        self.format == Format::Patch
     }
 
     /// Whether only errors are wanted beside the result.

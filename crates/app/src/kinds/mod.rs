@@ -276,6 +276,8 @@ mod vertical_pod_autoscaler;
 mod volume_snapshot;
 mod webhook_configuration;
 
+pub use webhook_configuration::sees as webhook_sees;
+
 /// Kinds of Kubernetes itself and of its own extensions: each has a file.
 static ALONE: &[&KindInfo] = &[
     &api_service::KIND,

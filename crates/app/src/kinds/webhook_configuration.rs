@@ -2,6 +2,7 @@
 
 use super::{KindInfo, Order, PLAIN, To, rule};
 use crate::graph::RefKind;
+use serde_json::Value;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -20,6 +21,19 @@ pub static VALIDATING: KindInfo = KindInfo {
 };
 /// MutatingWebhookConfiguration.
 pub static MUTATING: KindInfo = KindInfo { kind: "MutatingWebhookConfiguration", ..VALIDATING };
+
+/// Is a webhook asked about objects of this resource, by its rules? Its selectors may narrow that further.
+pub fn sees(webhook: &Value, group: &str, plural: &str) -> bool {
+    let any = |rule: &Value, key: &str, wanted: &str| {
+        let list = rule.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        list.into_iter().any(|entry| entry == "*" || entry == "*/*" || entry == wanted)
+    };
+    let rules = webhook.get("rules").and_then(Value::as_array).into_iter().flatten();
+    rules.into_iter().any(|rule| {
+        let writes = any(rule, "operations", "CREATE") || any(rule, "operations", "UPDATE");
+        writes && any(rule, "apiGroups", group) && any(rule, "resources", plural)
+    })
+}
 
 #[cfg(test)]
 mod tests {

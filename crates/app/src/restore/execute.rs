@@ -84,7 +84,7 @@ impl Executor {
         }
     }
 
-    pub(super) fn since(&self, start: Timestamp) -> u64 {
+    pub(crate) fn since(&self, start: Timestamp) -> u64 {
         u64::try_from(self.env.now().saturating_sub(start).max(0) / 1_000_000).unwrap_or(0)
     }
 

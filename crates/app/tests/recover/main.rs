@@ -6,8 +6,10 @@
 
 mod data;
 mod diff;
+mod drift;
 mod export;
 mod fidelity;
 mod paper;
+mod rehearse;
 mod restore;
 mod site;

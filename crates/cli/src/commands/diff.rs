@@ -1,16 +1,20 @@
-//! `holdfast diff`: a recovery point against another, or against the cluster as it is now.
+//! `holdfast diff`: a recovery point against another, against the cluster as it is now, or against manifests.
 
 use super::restore::OnlyArgs;
 use super::{mapping, print_findings};
 use crate::cluster;
 use crate::context::Context;
-use crate::error::{Exit, Result};
-use crate::output::{Tone, bytes, counted};
+use crate::error::{Exit, Failure, Result};
+use crate::output::{Output, Tone, bytes, counted};
 use crate::picking;
+use app::compare::Change;
 use app::diff::{Diff, DiffOptions, VolumeRoots};
+use app::drift::{Drift, DriftOptions};
 use app::point::Point;
+use app::transform::Mapping;
 use repo::{CommitInfo, Reader, ReaderOptions};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use tokio::task::block_in_place;
 
 /// Arguments of `diff`.
@@ -20,6 +24,16 @@ pub struct Args {
     pub point: String,
     /// The other point; without it, the cluster
     pub other: Option<String>,
+    /// Against the manifests in this directory (a Git checkout, rendered charts): what was changed past them, and by whom.
+    /// With `-o patch`: a patch that brings them up to date
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["other", "status"])]
+    pub manifests: Option<PathBuf>,
+    /// The namespace of manifests that name none [default: the point's, if it has one only]
+    #[arg(long, value_name = "NS", requires = "manifests")]
+    pub manifest_namespace: Option<String>,
+    /// Contents of Secrets in the patch, as readable text
+    #[arg(long, requires = "manifests")]
+    pub secrets: bool,
     /// Compare the status of objects as well
     #[arg(long)]
     pub status: bool,
@@ -33,10 +47,29 @@ pub struct Args {
 pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
     let options =
         DiffOptions { transform: args.mapping.transform()?, only: args.only.only()?, status: args.status };
+    if ctx.out.is_patch() && args.manifests.is_none() {
+        return Err(
+            Failure::usage("-o patch needs --manifests DIR").next("name the directory with the manifests")
+        );
+    }
     let repo = ctx.repository()?;
     let reader = block_in_place(|| repo.reader(ReaderOptions::default()))?;
     let before = picking::one(&repo, picking::APPLICATION, &args.point)?;
     let point = block_in_place(|| Point::read(&reader, &before))?;
+    if let Some(directory) = &args.manifests {
+        if *options.transform.mapping() != Mapping::default() {
+            return Err(Failure::usage(
+                "manifests are compared as they are: leave out --to, --mapping and their like",
+            ));
+        }
+        let options = DriftOptions {
+            only: options.only,
+            namespace: args.manifest_namespace.clone(),
+            secrets: args.secrets,
+        };
+        let drift = app::drift::with_directory(&point, directory, &options, &ctx.env).await?;
+        return drifted(ctx, &drift, &format!("point {}", before.id.short()));
+    }
     let (diff, name) = match &args.other {
         Some(other) => {
             let after = picking::one(&repo, picking::APPLICATION, other)?;
@@ -58,6 +91,47 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         ctx.out.value(&diff)?;
     }
     Ok(if diff.is_empty() { Exit::Done } else { Exit::Different })
+}
+
+fn drifted(ctx: &Context, drift: &Drift, point: &str) -> Result<Exit> {
+    let out = &ctx.out;
+    if out.is_patch() {
+        if !drift.patch.is_empty() {
+            out.line(drift.patch.trim_end_matches('\n'));
+        }
+        print_findings(&Output::to_stderr(out.is_quiet()), &drift.findings, ctx.global.verbose > 0);
+    } else if out.is_table() {
+        for object in &drift.changed {
+            out.line(format!("{} {}  ({})", out.tone(Tone::Warn, "~"), object.key, object.file.display()));
+            for field in &object.fields {
+                let change = Change {
+                    at: field.at.clone(),
+                    before: field.declared.clone(),
+                    after: field.live.clone(),
+                };
+                let by: Vec<String> = field.by.iter().map(ToString::to_string).collect();
+                let by = if by.is_empty() { String::new() } else { format!("  by {}", by.join(", ")) };
+                out.line(format!("    {change}{}", out.tone(Tone::Dim, by)));
+            }
+        }
+        for key in &drift.only_declared {
+            out.line(format!("{} {key}  (declared, and not in {point})", out.tone(Tone::Bad, "-")));
+        }
+        for key in &drift.only_live {
+            out.line(format!("{} {key}  (in {point}, and declared nowhere)", out.tone(Tone::Good, "+")));
+        }
+        print_findings(out, &drift.findings, ctx.global.verbose > 0);
+        out.line(format!(
+            "The manifests against {point}: {} as declared, {} drifted, {} only declared, {} declared nowhere.",
+            drift.same,
+            drift.changed.len(),
+            drift.only_declared.len(),
+            drift.only_live.len(),
+        ));
+    } else {
+        out.value(drift)?;
+    }
+    Ok(if drift.is_empty() { Exit::Done } else { Exit::Different })
 }
 
 fn roots(reader: &Reader, info: &CommitInfo) -> Result<VolumeRoots> {

@@ -17,6 +17,7 @@ pub mod immutable;
 pub mod key;
 pub mod mapping;
 pub mod points;
+pub mod rehearse;
 pub mod repair;
 pub mod repository;
 pub mod restore;
@@ -48,10 +49,12 @@ pub enum Command {
     Points(points::Args),
     /// Show one recovery point: objects, volumes, certificate
     Show(show::Args),
-    /// Compare a recovery point with another, or with the cluster
+    /// Compare a recovery point with another, with the cluster, or with manifests (drift)
     Diff(diff::Args),
     /// Restore a recovery point; --plan only shows what would happen
     Restore(restore::Args),
+    /// Try a restore where it can do no harm, and say what would have failed
+    Rehearse(rehearse::Args),
     /// Write a recovery point's objects as manifests for kubectl apply -f
     Export(export::Args),
     /// Serve a recovery point as a read-only Kubernetes API for kubectl
@@ -72,6 +75,10 @@ pub enum Command {
 
 /// Runs one command.
 pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
+    // Before anything is done whose result could not be shown.
+    if ctx.out.is_patch() && !matches!(command, Command::Diff(_)) {
+        return Err(Failure::usage("-o patch is for `diff --manifests` only").next("use -o json or -o yaml"));
+    }
     if ctx.out.is_dot() && !matches!(command, Command::Discover(_)) {
         return Err(Failure::usage("-o dot draws a graph, which only `holdfast discover` has"));
     }
@@ -85,6 +92,7 @@ pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Show(args) => show::run(ctx, args),
         Command::Diff(args) => diff::run(ctx, args).await,
         Command::Restore(args) => restore::run(ctx, args).await,
+        Command::Rehearse(args) => rehearse::run(ctx, args).await,
         Command::Export(args) => export::run(ctx, args),
         Command::Browse(args) => browse::run(ctx, args).await,
         Command::Retain(args) => retain::run(ctx, args),
