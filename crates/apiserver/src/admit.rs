@@ -37,6 +37,10 @@ impl State {
         }
         self.start_status(kind, object);
         self.complete(kind, None, object)?;
+        if self.hooks.is_some() {
+            self.ask_mutating(kind, None, object)?;
+            self.complete(kind, None, object)?;
+        }
         if kind.is("", "pods") {
             object["status"]["qosClass"] = json!(defaults::qos_class(&object["spec"]));
         }
@@ -146,6 +150,10 @@ impl State {
         }
         remove_field(&mut new["metadata"], "selfLink");
         self.complete(kind, Some(old), new)?;
+        if self.hooks.is_some() {
+            self.ask_mutating(kind, Some(old), new)?;
+            self.complete(kind, Some(old), new)?;
+        }
         if kind.generation && part != Part::Status && body_changed(kind, old, new, isolated) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
             new["metadata"]["generation"] = json!(generation + 1);

@@ -145,6 +145,10 @@ impl State {
             .filter(|(_, object)| selector.matches(object))
             .map(|(key, object)| (key.clone(), object.clone()))
             .collect();
+        // Every answer is there before the first one is deleted.
+        for (_, object) in &chosen {
+            self.ask_deletion(&kind, object)?;
+        }
         let mut items = Vec::new();
         for (key, object) in chosen {
             match self.delete(&kind, &key, &options) {
@@ -181,6 +185,7 @@ impl State {
         if &*key.resource == "namespaces" && LASTING.contains(&key.name.as_str()) {
             return Err(Fault::forbidden("", "namespaces", &key.name, "this namespace may not be deleted"));
         }
+        self.ask_deletion(kind, &object)?;
         let mut pending = finalizers(&object);
         let default_orphans = matches!(&*key.resource, "jobs.batch" | "replicationcontrollers");
         let policy = options.policy.or_else(|| {

@@ -10,7 +10,7 @@ use crate::request::{self, Query, Route, Target, Verb};
 use crate::rest::{Call, Reply};
 use crate::status::Fault;
 use crate::storage::Key;
-use crate::{Access, ApiServer, discovery, openapi, review, watch};
+use crate::{Access, ApiServer, discovery, openapi, review, watch, webhook};
 
 /// Objects in a restore can be large; a real server accepts 3 MiB.
 const BODY_BYTES_MAX: usize = 3 << 20;
@@ -29,7 +29,7 @@ async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response<Body> {
-    let answer = respond(&server, &method, &uri, &headers, &body);
+    let answer = respond(&server, &method, &uri, &headers, &body).await;
     answer.unwrap_or_else(|fault| refuse(&fault))
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn answer_json(code: u16, content_type: &str, value: &Value) -> Respo
     answer(code, content_type, text)
 }
 
-fn respond(
+async fn respond(
     server: &ApiServer,
     method: &Method,
     uri: &Uri,
@@ -95,9 +95,11 @@ fn respond(
         }
         ["openapi", "v3", "api", "v1"] if reads => open_api(server, "v1"),
         ["openapi", "v3", "apis", group, version] if reads => open_api(server, &format!("{group}/{version}")),
-        ["api", "v1", ref rest @ ..] => resource(server, method, query, headers, body, ("", "v1"), rest),
+        ["api", "v1", ref rest @ ..] => {
+            resource(server, method, query, headers, body, ("", "v1"), rest).await
+        }
         ["apis", group, version, ref rest @ ..] if !rest.is_empty() => {
-            resource(server, method, query, headers, body, (group, version), rest)
+            resource(server, method, query, headers, body, (group, version), rest).await
         }
         _ => Err(Fault::no_such_path()),
     }
@@ -127,7 +129,7 @@ fn open_api(server: &ApiServer, api_version: &str) -> Result<Response<Body>, Fau
     Ok(answer_json(200, "application/json", &value))
 }
 
-fn resource(
+async fn resource(
     server: &ApiServer,
     method: &Method,
     query: Query,
@@ -178,12 +180,39 @@ fn resource(
         return watch::start(server, call);
     }
     let mut call = call;
-    let reply = if verb.reads() {
-        server.shared.lock().read(&call)
-    } else {
-        server.change(|state| state.write(&mut call, body))
-    }?;
+    let reply =
+        if verb.reads() { server.shared.lock().read(&call) } else { write(server, &mut call, body).await }?;
     Ok(show(server, &call, reply, yaml))
+}
+
+/// A write, tried until every webhook it needs has answered.
+async fn write(server: &ApiServer, call: &mut Call, body: &[u8]) -> Result<Reply, Fault> {
+    let Some(ask) = server.shared.options.webhooks.clone() else {
+        return server.change(|state| state.write(call, body));
+    };
+    let (mut known, mut answer) = (None, None);
+    for _ in 0..webhook::QUESTIONS_MAX {
+        let mut attempt = call.clone();
+        let (outcome, hooks) = server.change(|state| {
+            state.hooks = Some(webhook::Hooks::new(&attempt, known.take(), answer.take()));
+            let outcome = state.write(&mut attempt, body);
+            (outcome, state.hooks.take())
+        });
+        let wanted = hooks.as_ref().and_then(webhook::Hooks::take_wanted);
+        let Some(wanted) = wanted else {
+            let warnings = hooks.map(|hooks| hooks.take_warnings()).unwrap_or_default();
+            attempt.warnings.extend(warnings);
+            *call = attempt;
+            return outcome;
+        };
+        let (limit, asked) = (wanted.question.timeout, ask(wanted.question.clone()));
+        let said = match tokio::time::timeout(limit, asked).await {
+            Ok(said) => said,
+            Err(_) => Err("context deadline exceeded".to_string()),
+        };
+        (known, answer) = (hooks, Some(wanted.answered(said)));
+    }
+    Err(Fault::internal("admission webhooks change what each other changed, without an end"))
 }
 
 /// The policy handed in may deny a request; the answer is the one of role-based access control.

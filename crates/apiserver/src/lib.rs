@@ -51,6 +51,7 @@ mod table;
 mod types;
 mod validate;
 mod watch;
+mod webhook;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,6 +63,7 @@ pub use serve::{Serving, kubeconfig};
 pub use served::{Printed, Resource, Served, prints};
 pub use simulate::{SIMULATED_CLASS, Simulate};
 pub use status::Fault;
+pub use webhook::{Ask, Question};
 
 use kinds::Kinds;
 use storage::{Key, Store};
@@ -107,6 +109,8 @@ pub struct Options {
     pub history: usize,
     /// Pretend that there are controllers and a node.
     pub simulate: Option<Simulate>,
+    /// Who asks admission webhooks; without it, nobody is asked.
+    pub webhooks: Option<Ask>,
 }
 
 impl Options {
@@ -120,6 +124,7 @@ impl Options {
             deny: None,
             history: 10_000,
             simulate: None,
+            webhooks: None,
         }
     }
 
@@ -142,6 +147,11 @@ impl Options {
     /// The same server with controllers and a node that look alive, and volumes that are directories.
     pub fn simulate(self, volumes: impl Into<std::path::PathBuf>) -> Options {
         Options { simulate: Some(Simulate { volumes: volumes.into() }), ..self }
+    }
+
+    /// The same server, asking admission webhooks.
+    pub fn webhooks(self, ask: Ask) -> Options {
+        Options { webhooks: Some(ask), ..self }
     }
 
     /// The same server, denying some requests.
@@ -204,6 +214,8 @@ pub(crate) struct State {
     pub entropy: Entropy,
     /// OpenAPI documents of the server this one stands for, by path.
     pub documents: std::collections::BTreeMap<String, bytes::Bytes>,
+    /// What the write at hand knows of webhooks.
+    pub(crate) hooks: Option<webhook::Hooks>,
     /// Namespaces whose contents are being deleted right now.
     pub emptying: Vec<String>,
 }
@@ -218,6 +230,7 @@ impl ApiServer {
             clock: options.clock.clone(),
             entropy: options.entropy.clone(),
             documents: Default::default(),
+            hooks: None,
             emptying: Vec::new(),
         };
         if !options.read_only {
@@ -318,7 +331,10 @@ impl Shared {
 impl State {
     /// Nanoseconds since the epoch.
     pub fn now(&self) -> i64 {
-        (self.clock)()
+        match &self.hooks {
+            Some(hooks) => hooks.now(&*self.clock),
+            None => (self.clock)(),
+        }
     }
 
     /// The time as objects carry it.
@@ -326,9 +342,16 @@ impl State {
         timestamp(self.now())
     }
 
+    fn draw(&self) -> u64 {
+        match &self.hooks {
+            Some(hooks) => hooks.draw(&*self.entropy),
+            None => (self.entropy)(),
+        }
+    }
+
     /// A fresh uid, in the form of a version 4 UUID.
     pub fn uid(&self) -> String {
-        let (a, b) = ((self.entropy)(), (self.entropy)());
+        let (a, b) = (self.draw(), self.draw());
         let (a, b) = ((a & !0xf000) | 0x4000, (b >> 2) | (1 << 63));
         format!(
             "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
@@ -343,7 +366,7 @@ impl State {
     /// Five characters for generated names; no vowels, so that no words appear.
     pub fn suffix(&self) -> String {
         const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        let mut dice = (self.entropy)();
+        let mut dice = self.draw();
         let mut out = String::new();
         for _ in 0..5 {
             let at = (dice % LETTERS.len() as u64) as usize;

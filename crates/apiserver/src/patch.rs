@@ -129,7 +129,8 @@ pub fn strategic_merge(
     let (group, version) = crate::kinds::split_api_version(api_version);
     let built_in = !group.contains('.') || group.ends_with(".k8s.io");
     let shape = crate::types::of_kind(group, version, kind).filter(|_| built_in);
-    strategic(shape.map_or(Shape::Unknown, Shape::Object), target, patch).map_err(|fault| fault.message.into())
+    strategic(shape.map_or(Shape::Unknown, Shape::Object), target, patch)
+        .map_err(|fault| fault.message.into())
 }
 
 fn strategic_list(

@@ -305,6 +305,7 @@ impl State {
         if self.store.get(&key).is_some() {
             return Err(Fault::already_exists(&kind.group, &kind.plural, &name));
         }
+        self.ask_validating(kind, None, Some(&object))?;
         let stored = if call.dry_run { Arc::new(object) } else { self.commit(kind, key, object) };
         Ok(call.present(&stored))
     }
@@ -388,6 +389,7 @@ impl State {
             apply::record_update(kind, Shape::of(kind, &kind.storage), Some(current), &mut new, &writer);
         }
         new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
+        self.ask_validating(kind, Some(current), Some(&new))?;
         if same_but_for_times(current, &new) {
             return Ok(current.clone());
         }

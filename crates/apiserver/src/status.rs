@@ -261,7 +261,10 @@ impl Fault {
 
     /// 500 for what should not happen.
     pub fn internal(message: impl Into<String>) -> Fault {
-        Fault::new(500, "InternalError", format!("Internal error occurred: {}", message.into()))
+        let message: String = message.into();
+        let details = json!({ "causes": [{ "message": message }] });
+        let whole = format!("Internal error occurred: {message}");
+        Fault { details: Some(details), ..Fault::new(500, "InternalError", whole) }
     }
 
     /// The `Status` object.

@@ -544,3 +544,142 @@ async fn a_user_without_rights_is_told_which_one_is_missing() {
     assert_eq!(c.ok("auth can-i get secrets"), ["yes"]);
     c.serving.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_is_waited_for_described_and_rolled_back() {
+    let volumes = tempfile::tempdir().unwrap();
+    let c = Cluster::start(Options::deterministic(1).simulate(volumes.path())).await;
+    c.ok_with("apply -f -", APP);
+    assert_eq!(
+        c.ok("rollout status deploy/web --timeout=10s"),
+        ["deployment \"web\" successfully rolled out"]
+    );
+    assert_eq!(
+        c.ok("wait --for=condition=Available deploy/web --timeout=10s"),
+        ["deployment.apps/web condition met"]
+    );
+    let pods = c.ok("wait --for=condition=Ready pod -l app=web --timeout=10s");
+    assert_eq!(pods.len(), 2, "{pods:?}");
+    let path = "--for=jsonpath={.status.readyReplicas}=2";
+    assert_eq!(c.ok(&format!("wait {path} deploy/web --timeout=10s")), ["deployment.apps/web condition met"]);
+    c.ok("set image deploy/web web=nginx:2");
+    c.ok("rollout status deploy/web --timeout=10s");
+    let history = c.ok("rollout history deploy/web");
+    assert!(history.iter().any(|line| line.starts_with("2 ")), "{history:?}");
+    c.ok("rollout undo deploy/web");
+    c.ok("rollout status deploy/web --timeout=10s");
+    let image = c.object("get deploy web")["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    assert_eq!(image, "nginx:1");
+    c.ok("create quota q --hard=pods=9");
+    for what in [
+        "pod -l app=web",
+        "service web",
+        "node node-1",
+        "storageclass standard",
+        "namespace default",
+        "quota q",
+    ] {
+        let said = c.ok(&format!("describe {what}"));
+        assert!(said.iter().any(|line| line.starts_with("Name: ")), "{what}: {said:?}");
+    }
+    assert!(c.ok("describe quota q").contains(&"pods 2 9".to_string()));
+    c.ok("delete deploy web");
+    c.ok("wait --for=delete pod -l app=web --timeout=10s");
+    assert!(c.refused("wait --for=condition=Available deploy/web --timeout=1s", "").contains("not found"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_admission_refuses_a_user_reads_and_a_controller_complains_of() {
+    let volumes = tempfile::tempdir().unwrap();
+    let c = Cluster::start(Options::deterministic(1).simulate(volumes.path())).await;
+    c.ok("create quota q --hard=pods=1");
+    c.ok("run one --image=busybox:1");
+    let said = c.refused("run two --image=busybox:1", "");
+    assert!(said.contains("exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"), "{said}");
+    c.ok_with("apply -f -", APP);
+    let events = c.ok("events").join("\n");
+    assert!(events.contains("FailedCreate") && events.contains("exceeded quota"), "{events}");
+    c.ok("delete quota q");
+    c.ok("label ns default pod-security.kubernetes.io/enforce=baseline");
+    let said = c.refused("run bad --image=busybox:1 --overrides={\"spec\":{\"hostNetwork\":true}}", "");
+    assert!(
+        said.contains("violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"),
+        "{said}"
+    );
+    let rules = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ranges.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: ranges, kind: Range}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    selectableFields: [{jsonPath: .spec.class}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            x-kubernetes-validations:
+            - {rule: "self.min <= self.max", message: "min must not exceed max"}
+            - {rule: "!has(oldSelf.class) || self.class == oldSelf.class", message: "class cannot change"}
+            properties: {min: {type: integer}, max: {type: integer}, class: {type: string}}
+"#;
+    c.ok_with("apply -f -", rules);
+    let range = |min: i64, class: &str| {
+        format!(
+            "apiVersion: example.com/v1\nkind: Range\nmetadata: {{name: r}}\nspec: {{min: {min}, max: 3, class: {class}}}\n"
+        )
+    };
+    let said = c.refused("create -f -", &range(5, "a"));
+    assert!(said.contains("spec: Invalid value: \"object\": min must not exceed max"), "{said}");
+    c.ok_with("apply -f -", &range(1, "a"));
+    let said = c.refused("apply -f -", &range(1, "b"));
+    assert!(said.contains("class cannot change"), "{said}");
+    assert_eq!(
+        c.ok("get ranges --field-selector spec.class=a --no-headers -o name"),
+        ["range.example.com/r"]
+    );
+    assert!(c.ok("get ranges --field-selector spec.class=b -o name").is_empty());
+    let said = c.refused("apply -f -", &rules.replace("self.min <= self.max", "self.min <<= nonsense"));
+    assert!(said.contains("compilation failed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_took_too_long_can_go_on_and_a_watch_of_the_past_says_gone() {
+    let c = Cluster::start(Options { history: 5, ..Options::deterministic(1) }).await;
+    for name in ["a", "b", "c"] {
+        c.ok(&format!("create configmap {name}"));
+    }
+    let page =
+        |path: &str| -> Value { serde_json::from_str(&c.run(&format!("get --raw {path}")).out).unwrap() };
+    let path = "/api/v1/namespaces/default/configmaps";
+    let first = page(&format!("{path}?limit=1"));
+    let (token, then) =
+        (first["metadata"]["continue"].as_str().unwrap(), first["metadata"]["resourceVersion"].clone());
+    for _ in 0..10 {
+        c.ok("annotate configmap a --overwrite x=y");
+        c.ok("annotate configmap a x-");
+    }
+    // kubectl shows only the message of a failed raw request, so the token is asked for directly.
+    let client = kube::Client::new(c.server.router(), "default");
+    let ask = async |path: String| {
+        let request = http::Request::builder().uri(path).body(Vec::new()).unwrap();
+        let response = client.send(request.map(Into::into)).await.unwrap();
+        let body =
+            axum::body::to_bytes(axum::body::Body::new(response.into_body()), usize::MAX).await.unwrap();
+        serde_json::from_slice::<Value>(body.split(|b| *b == b'\n').next().unwrap()).unwrap()
+    };
+    let gone = ask(format!("{path}?limit=1&continue={token}")).await;
+    assert_eq!((&gone["code"], &gone["reason"]), (&json!(410), &json!("Expired")));
+    let next = gone["metadata"]["continue"].as_str().unwrap();
+    let rest = ask(format!("{path}?continue={next}")).await;
+    assert_eq!(rest["items"].as_array().unwrap().len(), 3, "what follows the first page, as things are now");
+    let event = ask(format!("{path}?watch=true&resourceVersion={}", then.as_str().unwrap())).await;
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+}

@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::{Body, Seen, Step, limits};
+use crate::{Body, Seen, Step, hooks, limits};
 
 pub const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON: &str = "application/json-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// Every request.
-pub fn all() -> Vec<Step> {
+pub fn all(webhooks: u16) -> Vec<Step> {
     [
         metadata_and_objects(),
         workloads(),
@@ -18,6 +18,7 @@ pub fn all() -> Vec<Step> {
         custom(),
         limits::schemas(),
         limits::admission(),
+        hooks::steps(webhooks),
         endings(),
     ]
     .into_iter()
@@ -37,7 +38,7 @@ fn step(
         relative if !relative.starts_with('/') => format!("/api/v1/namespaces/same/{relative}"),
         absolute => absolute.to_string(),
     };
-    Step { name, method, path, content_type, body, own_words: false, known: None }
+    Step { name, method, path, content_type, body, own_words: false, known: None, patient: false }
 }
 
 pub fn get(name: &'static str, path: &str) -> Step {
@@ -48,7 +49,7 @@ pub fn post(name: &'static str, path: &str, body: Value) -> Step {
     step(name, "POST", path, "application/json", Body::Fixed(body))
 }
 
-fn put(name: &'static str, path: &str, body: Value) -> Step {
+pub fn put(name: &'static str, path: &str, body: Value) -> Step {
     step(name, "PUT", path, "application/json", Body::Fixed(body))
 }
 
