@@ -272,8 +272,8 @@ pub(crate) struct Scratch {
 
 enum Medium {
     File(File),
-    /// Pieces of [`PIECE`] bytes: one long vector would take twice its size whenever it grows.
-    Memory(Vec<Box<[u8]>>),
+    /// Pieces that grow to [`PIECE`] bytes: one long vector would take twice its size whenever it grows.
+    Memory(Vec<Vec<u8>>),
 }
 
 const PIECE: usize = 1 << 20;
@@ -291,12 +291,15 @@ impl Scratch {
         };
         let mut at = usize::try_from(offset).map_err(io::Error::other)?;
         while !bytes.is_empty() {
-            while pieces.len() <= at / PIECE {
-                pieces.push(vec![0; PIECE].into());
+            let take = (PIECE - at % PIECE).min(bytes.len());
+            if pieces.len() <= at / PIECE {
+                pieces.resize_with(at / PIECE + 1, Vec::new);
             }
-            let room = &mut pieces[at / PIECE][at % PIECE..];
-            let take = room.len().min(bytes.len());
-            room[..take].copy_from_slice(&bytes[..take]);
+            let piece = &mut pieces[at / PIECE];
+            if piece.len() < at % PIECE + take {
+                piece.resize(at % PIECE + take, 0);
+            }
+            piece[at % PIECE..at % PIECE + take].copy_from_slice(&bytes[..take]);
             (at, bytes) = (at + take, &bytes[take..]);
         }
         Ok(())
@@ -309,10 +312,10 @@ impl Scratch {
         };
         let mut at = usize::try_from(offset).map_err(io::Error::other)?;
         while !out.is_empty() {
-            let Some(piece) = pieces.get(at / PIECE) else {
+            let piece = pieces.get(at / PIECE).and_then(|piece| piece.get(at % PIECE..));
+            let Some(piece) = piece.filter(|piece| !piece.is_empty()) else {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
             };
-            let piece = &piece[at % PIECE..];
             let take = piece.len().min(out.len());
             out[..take].copy_from_slice(&piece[..take]);
             (at, out) = (at + take, &mut out[take..]);
