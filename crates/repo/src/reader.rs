@@ -5,8 +5,11 @@
 //!   that is tried first.
 //! - Memory is `memory_bytes` (R6): decoded chunks that are asked for one by one stay for the next asker, and
 //!   over a network a window around them; streams read ahead a few batches and keep nothing.
+//! - A collection may move chunks to other packs while they are read: what is not where the index says is looked for
+//!   in the index as it is by then, once for every pack that is gone.
 //! - Many threads may read at once; no lock is held while something is fetched, opened or decompressed.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -66,6 +69,15 @@ pub(crate) struct Core {
     windows: Mutex<Lru<(u32, u32), Bytes>>,
     openers: Mutex<Lru<u32, Arc<PackOpener>>>,
     spare: Mutex<Vec<Decompressor>>,
+    later: Mutex<Later>,
+}
+
+/// The index as it was read again, because something was not where it had been.
+#[derive(Default)]
+struct Later {
+    core: Option<Arc<Core>>,
+    /// What it was read again for: these packs are gone, and that says it all. Zero stands for chunks it did not name.
+    packs: HashSet<PackId>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -107,6 +119,7 @@ impl Repository {
             windows: Mutex::new(Lru::new(for_windows)),
             openers: Mutex::new(Lru::new(OPENERS)),
             spare: Mutex::new(Vec::new()),
+            later: Mutex::default(),
         };
         let threads = match options.threads {
             // One more than can compute: somebody always waits for the disk, and over a network most do.
@@ -207,9 +220,55 @@ impl Core {
         if let Some(bytes) = lock(&self.decoded).get(id) {
             return Ok(bytes);
         }
-        let bytes = self.try_places(id, None)?;
+        let bytes = self.try_anew(id, None)?;
         lock(&self.decoded).put(*id, bytes.clone(), bytes.len());
         Ok(bytes)
+    }
+
+    /// As [`Core::try_places`]; and what is gone is looked for in the index as it is now.
+    fn try_anew(&self, id: &ChunkId, failed: Option<(Location, Error)>) -> Result<Bytes, Error> {
+        let mut core: Option<Arc<Core>> = None;
+        let mut outcome = self.try_places(id, failed);
+        let first = match &outcome {
+            Err(error @ Error::Missing { .. }) => error.clone(),
+            _ => return outcome,
+        };
+        while let Err(Error::Missing { .. }) = outcome {
+            let places = core.as_deref().unwrap_or(self).index.places(id)?;
+            let mut packs: HashSet<PackId> = places.iter().map(|(_, location)| location.pack).collect();
+            if packs.is_empty() {
+                packs.insert(PackId::ZERO);
+            }
+            match self.later(core.as_ref(), packs)? {
+                Some(later) => {
+                    outcome = later.try_places(id, None);
+                    core = Some(later);
+                }
+                None => return Err(first),
+            }
+        }
+        // Damaged there as well: what is known of the first place is the better account.
+        outcome.map_err(|error| if error.is_damage() { first } else { error })
+    }
+
+    /// The index read after `tried`, in which these packs were gone; `None` if it was read again for them before.
+    fn later(&self, tried: Option<&Arc<Core>>, packs: HashSet<PackId>) -> Result<Option<Arc<Core>>, Error> {
+        let mut later = lock(&self.later);
+        let newer = later.core.as_ref().filter(|core| tried.is_none_or(|tried| !Arc::ptr_eq(core, tried)));
+        if let Some(core) = newer {
+            return Ok(Some(core.clone()));
+        }
+        if packs.is_subset(&later.packs) {
+            return Ok(None);
+        }
+        tracing::debug!(packs = packs.len(), "packs are gone; the index is read again");
+        // Of its own it keeps nothing.
+        let options =
+            ReaderOptions { threads: 1, memory_bytes: 1, window_bytes: Some(0), cancel: self.cancel.clone() };
+        let reader = self.repo.reader(options)?;
+        later.packs.extend(packs);
+        later.core = Some(reader.core.clone());
+        Ok(Some(reader.core))
     }
 
     /// Tries the places of a chunk until one gives it; `failed` is what a first try already met.
@@ -373,14 +432,19 @@ impl Core {
     /// Several chunks: what lies close together in a pack is fetched with one call, and what is asked for twice is
     /// opened once.
     fn visit(&self, ids: &[ChunkId], each: &mut Visit<'_>) {
+        let later = lock(&self.later).core.clone();
+        let core = later.as_deref().unwrap_or(self);
         let mut wanted = Vec::with_capacity(ids.len());
         for (at, id) in ids.iter().enumerate() {
-            match self.index.places(id) {
+            match core.index.places(id) {
                 Ok(places) => match places.first() {
                     Some((number, location)) => {
                         wanted.push(Wanted { at, number: *number, location: *location });
                     }
-                    None => each(at, Err(self.unknown(id))),
+                    None => {
+                        let anew = self.try_anew(id, None);
+                        each(at, anew.as_deref().map_err(Error::clone));
+                    }
                 },
                 Err(error) => each(at, Err(error)),
             }
@@ -396,18 +460,26 @@ impl Core {
             Err(error) => return wanted.iter().for_each(|one| each(one.at, Err(error.clone()))),
         };
         for run in wanted.chunk_by(joined) {
-            self.run(ids, run, &mut decompressor, each);
+            self.run(core, ids, run, &mut decompressor, each);
         }
         lock(&self.spare).push(decompressor);
     }
 
-    fn run(&self, ids: &[ChunkId], run: &[Wanted], decompressor: &mut Decompressor, each: &mut Visit<'_>) {
+    /// `core`: by whose index they were found.
+    fn run(
+        &self,
+        core: &Core,
+        ids: &[ChunkId],
+        run: &[Wanted],
+        decompressor: &mut Decompressor,
+        each: &mut Visit<'_>,
+    ) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return;
         };
         let start = first.location.offset;
         let length = (last.location.offset + last.location.sealed - start) as usize;
-        let fetched = self.cancel.check().and_then(|()| self.fetch(first.number, start, length));
+        let fetched = self.cancel.check().and_then(|()| core.fetch(first.number, start, length));
         let same = |a: &Wanted, b: &Wanted| a.location == b.location && ids[a.at] == ids[b.at];
         for same in run.chunk_by(same) {
             let Some(one) = same.first() else { continue };
@@ -417,7 +489,7 @@ impl Core {
             let opened = match &fetched {
                 Ok(bytes) => {
                     let sealed = &bytes[from..from + location.sealed as usize];
-                    match self.open_with(decompressor, one.number, location, id, sealed) {
+                    match core.open_with(decompressor, one.number, location, id, sealed) {
                         Err(error) if error.is_damage() => Err(error),
                         opened => {
                             same.iter().for_each(|one| each(one.at, opened.clone()));
@@ -429,7 +501,7 @@ impl Core {
             };
             let opened = match opened {
                 Err(error) if error.is_damage() => {
-                    again = self.try_places(id, Some((*location, error)));
+                    again = self.try_anew(id, Some((*location, error)));
                     again.as_deref().map_err(Error::clone)
                 }
                 opened => opened,
