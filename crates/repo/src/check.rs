@@ -40,7 +40,7 @@
 
 pub(crate) mod damage;
 pub(crate) mod packs;
-mod turns;
+pub(crate) mod turns;
 pub(crate) mod walk;
 
 use std::collections::BTreeMap;

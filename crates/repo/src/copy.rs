@@ -170,6 +170,7 @@ pub fn copy(
         if run.writer.counts().chunks_new >= WRITER_CHUNKS || far.env().now() - begun > WRITER_AGE {
             outcome.done.written.add(&run.writer.counts());
             begun = far.env().now();
+            run.writer.end();
             run.writer = begin()?;
         }
         progress.note(&format!("copying {}", point.id.short()));
@@ -195,6 +196,7 @@ pub fn copy(
     outcome.done.chunks_read = run.chunks_read.into_inner();
     outcome.done.bytes_read = run.bytes_read.into_inner();
     outcome.done.written.add(&run.writer.counts());
+    run.writer.end();
     Ok(outcome)
 }
 

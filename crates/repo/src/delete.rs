@@ -26,7 +26,6 @@ use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::hold::Hold;
 use crate::id::{CommitId, RepositoryId};
-use crate::lease::Leases;
 use crate::monitor::{Finding, Outcome, Progress};
 use crate::object::CommitInfo;
 use crate::repo::Repository;
@@ -172,7 +171,6 @@ impl Plan {
             return Err(Error::invalid("a plan of another repository; make one for this"));
         }
         let present: BTreeSet<CommitId> = repo.commit_ids()?.into_iter().collect();
-        let leases = Leases::list(repo)?;
         let mut outcome = Outcome::clean(Deleted::default());
         let mut todo: Vec<&Point> = Vec::new();
         for series in self.points.chunk_by(|a, b| a.point.series == b.point.series) {
@@ -202,7 +200,7 @@ impl Plan {
             while let Some(point) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let id = point.id;
                 let stop = cancel.is_cancelled() || failures.load(Ordering::Relaxed) >= FAILURES_MAX;
-                let fate = if stop { Ok(Fate::NotTried) } else { delete_one(repo, &leases, &id) };
+                let fate = if stop { Ok(Fate::NotTried) } else { delete_one(repo, &id) };
                 let mut outcome = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 match fate {
                     Ok(Fate::Deleted) => {
@@ -299,7 +297,7 @@ enum Fate {
     NotTried,
 }
 
-fn delete_one(repo: &Repository, leases: &Leases, id: &CommitId) -> Result<Fate, Error> {
+fn delete_one(repo: &Repository, id: &CommitId) -> Result<Fate, Error> {
     let active = |holds: &[Hold]| holds.iter().find(|hold| hold.is_active(repo.env().now())).cloned();
     if let Some(hold) = active(&repo.holds_of(id)?.done) {
         return Ok(Fate::Held(hold));
@@ -310,7 +308,6 @@ fn delete_one(repo: &Repository, leases: &Leases, id: &CommitId) -> Result<Fate,
         Err(StoreError::NotFound { .. }) => return Ok(Fate::Gone),
         Err(error) => return Err(error.into()),
     };
-    leases.end(repo, id);
     repo.store().delete(&id.key())?;
     let holds = repo.holds_of(id);
     match holds.as_ref().map(|holds| active(&holds.done)) {

@@ -21,9 +21,11 @@ mod histories;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tidy;
+mod view;
 mod walk;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -31,22 +33,23 @@ use serde::Serialize;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::hold;
-use crate::id::{CommitId, INDEX, PACKS, PackId, SegmentId, WriterId};
+use crate::id::PackId;
 #[cfg(test)]
 use crate::lease::Sabotage;
-use crate::lease::{self, LEASE, LEASES, Notes, PackList};
+use crate::lease::{self, Notes};
 use crate::monitor::{Finding, Progress, Severity};
 use crate::object::Capability;
-use crate::reader::ReaderOptions;
 use crate::repo::Repository;
-use crate::store::Object;
 
 use copy::{copy_out, delete, rewrite_segments};
-use tally::{Listed, Tally};
-use walk::{Blocked, Reach};
+use view::{Looking, View, running};
+use walk::Blocked;
 
 /// How many objects that cannot be deleted are told one by one.
 const LOCKED_SHOWN: u64 = 20;
+/// Stores stamp an object when a put begins rather than when it can be seen, and some keep whole seconds. A writer whose
+/// lease is younger than a mark by less than this may not have seen the mark, and is waited for.
+const STAMPS_DIFFER: i64 = 60_000_000_000;
 /// How often what a new commit needs is copied out before the rest is left to the next run.
 const ROUNDS_MAX: usize = 4;
 
@@ -139,6 +142,8 @@ pub struct PlanReport {
     pub bytes_needed: u64,
     /// Index segments.
     pub segments: u64,
+    /// Old notes of checks, and what probes of the store had to leave: removed.
+    pub leftovers: u64,
     /// The packs that do not simply stay.
     pub fates: Vec<PackFate>,
     /// What was found. An error among them: nothing will be done.
@@ -181,7 +186,7 @@ pub struct Collected {
     pub segments_written: u64,
     /// Index segments deleted.
     pub segments_deleted: u64,
-    /// Leases, marks, verdicts and voids that were over.
+    /// Leases, marks, verdicts, voids, notes of checks and other small things that were over.
     pub notes_deleted: u64,
     /// Commits that were never acknowledged, removed.
     pub commits_deleted: u64,
@@ -200,6 +205,7 @@ pub struct Plan {
     repo: Repository,
     options: GcOptions,
     view: View,
+    leftovers: Vec<String>,
     report: PlanReport,
 }
 
@@ -218,7 +224,9 @@ pub fn plan(repo: &Repository, options: GcOptions, progress: &dyn Progress) -> R
         // Another collection may have moved things while this one looked: what is so, is so twice.
         (view, blocked) = looking.look(None)?;
     }
+    let leftovers = tidy::leftovers(repo)?;
     let mut report = PlanReport {
+        leftovers: leftovers.len() as u64,
         commits: view.reach.commits() as u64,
         commits_void: view.voided.len() as u64,
         writers: view.running(view.latest(repo.env().now())).count() as u64,
@@ -233,7 +241,7 @@ pub fn plan(repo: &Repository, options: GcOptions, progress: &dyn Progress) -> R
     if !report.is_blocked() {
         decide(&view, &options, repo.env().now(), &mut report);
     }
-    Ok(Plan { repo: repo.clone(), options, view, report })
+    Ok(Plan { repo: repo.clone(), options, view, leftovers, report })
 }
 
 fn block((commit, what): &Blocked) -> Finding {
@@ -241,7 +249,8 @@ fn block((commit, what): &Blocked) -> Finding {
         "commit-unreadable",
         commit.key(),
         format!(
-            "{what}; while this recovery point cannot be followed nothing is deleted, because it may need anything: repair it or delete it"
+            "{what}; while this recovery point cannot be followed nothing is deleted, because it may need anything. If the backup that wrote it failed or was killed it was never a recovery point: `holdfast delete {}`. Otherwise see `holdfast repo check`, and `holdfast repo repair` for what can be saved of it",
+            commit.short()
         ),
     )
 }
@@ -261,9 +270,9 @@ fn decide(view: &View, options: &GcOptions, now: Timestamp, report: &mut PlanRep
         let Some(needs) = view.needs(id) else { continue };
         report.bytes_needed += needs.used + needs.carried;
         let fate = if needs.doomed {
-            if needs.carried > 0 { Fate::Carry } else { Fate::Delete }
+            if needs.held { Fate::Carry } else { Fate::Delete }
         } else if needs.used > 0 {
-            let little = needs.used * 100 < listed.size * u64::from(options.repack_percent);
+            let little = needs.used * 100 < needs.content * u64::from(options.repack_percent);
             if little && !view.marked.contains(id) { Fate::Repack } else { continue }
         } else if ripe.contains(id) {
             Fate::Sentence
@@ -285,7 +294,8 @@ fn is_ripe(modified: Timestamp, options: &GcOptions, now: Timestamp, running: &[
     #[cfg(test)]
     let running = if options.sabotage == Sabotage::CollectorIgnoresLeases { &[] } else { running };
     let grace = i64::try_from(options.grace.as_nanos()).unwrap_or(i64::MAX);
-    modified.saturating_add(grace) <= now && running.iter().all(|began| *began > modified)
+    let seen_by_all = modified.saturating_add(STAMPS_DIFFER);
+    modified.saturating_add(grace) <= now && running.iter().all(|began| *began > seen_by_all)
 }
 
 impl Plan {
@@ -296,7 +306,7 @@ impl Plan {
 
     /// Does it. If it is killed, or fails, the next run finishes it.
     pub fn execute(self, progress: &dyn Progress) -> Result<Collected, Error> {
-        let Plan { repo, options, view, report } = self;
+        let Plan { repo, options, view, leftovers, report } = self;
         let mut run = Run {
             repo: &repo,
             options: &options,
@@ -310,6 +320,9 @@ impl Plan {
                 of.map(|one| one.pack).collect::<Vec<_>>()
             };
             run.execute(view, fated(Fate::Repack), fated(Fate::Mark))?;
+            for key in &leftovers {
+                run.delete_note(key)?;
+            }
         }
         run.done.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
         Ok(run.done)
@@ -363,6 +376,10 @@ impl Run<'_> {
                 }
             }
             gone = view.deletable();
+            #[cfg(test)]
+            if self.options.sabotage == Sabotage::CollectorCountsOnTheSentenced {
+                gone = view.deletable_wrongly();
+            }
         }
         self.progress.note("writing index segments");
         let mut unnamed = gone.clone();
@@ -399,7 +416,7 @@ impl Run<'_> {
         }
         let leases = looking.leases()?;
         let now = lease::store_now(self.repo)?;
-        let running: Vec<_> = running(&leases, &view.reach, now).collect();
+        let running: Vec<_> = running(&leases, now).collect();
         let emptied: HashSet<&PackId> = emptied.iter().collect();
         let mut sentenced: Vec<PackId> = marks
             .iter()
@@ -445,356 +462,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    /// Removes what is over.
-    fn tidy(&mut self, view: &View, gone: &HashSet<PackId>, new: &[PackId]) -> Result<(), Error> {
-        self.progress.note("tidying up");
-        let leases =
-            Looking { repo: self.repo, options: self.options, progress: self.progress, own: &self.own }
-                .leases()?;
-        let now = lease::store_now(self.repo)?;
-        self.tidy_verdicts(view)?;
-        for (object, list) in &view.marks {
-            let waits = |id: &PackId| !gone.contains(id) && view.is_waiting(id);
-            if !list.packs.iter().any(waits) {
-                self.delete_note(&object.key)?;
-            }
-        }
-        let new: HashSet<PackId> = new.iter().copied().collect();
-        for id in view.marked.union(&new) {
-            // What was emptied and is not sentenced yet still looks needed in a view from before.
-            if !gone.contains(id) && (view.is_waiting(id) || new.contains(id)) {
-                self.done.packs_waiting += 1;
-                self.done.bytes_waiting += view.packs.get(id).map_or(0, |pack| pack.size);
-            }
-        }
-        for (writer, seen) in &leases {
-            if seen.ends <= now || view.reach.has_committed(writer) {
-                for key in &seen.keys {
-                    self.delete_note(key)?;
-                }
-            }
-        }
-        for clock in &view.notes.clocks {
-            if clock.modified.saturating_add(LEASE.as_nanos() as i64) < now {
-                self.delete_note(&clock.key)?;
-            }
-        }
-        for (commit, key) in &view.notes.voids {
-            if view.voided.contains(commit) {
-                // The commit first: without its void it would count.
-                if !delete(self.repo, &commit.key(), &mut self.done)? {
-                    continue;
-                }
-                self.done.commits_deleted += 1;
-            } else if view.commits.binary_search(commit).is_ok() {
-                self.done.findings.push(Finding::warning(
-                    "void-forged",
-                    key.clone(),
-                    "the writer of this commit did not make it, so it counts for nothing; somebody else with access to the store put it there",
-                ));
-            }
-            self.delete_note(key)?;
-        }
-        Ok(())
-    }
-
-    fn delete_note(&mut self, key: &str) -> Result<(), Error> {
-        if delete(self.repo, key, &mut self.done)? {
-            self.done.notes_deleted += 1;
-        }
-        Ok(())
-    }
-
-    /// Closes verdicts whose packs are all gone, and removes what lies below the highest closing one. That one stays:
-    /// by it, a writer sees that it missed some.
-    fn tidy_verdicts(&mut self, view: &View) -> Result<(), Error> {
-        if view.notes.verdicts.is_empty() && self.own.is_empty() {
-            return Ok(());
-        }
-        let notes = Notes::list(self.repo)?;
-        let open = notes.open_verdicts(self.repo)?;
-        let mut closing = match open.iter().map(|list| list.number).min() {
-            // The one right below the open ones, if it is still there.
-            Some(lowest) => notes.verdicts.range(..lowest).next_back().map_or(0, |(number, _)| *number),
-            None => notes.top(),
-        };
-        if !open.is_empty() {
-            let packs = list_packs(self.repo)?;
-            if open.iter().flat_map(|list| &list.packs).all(|id| !packs.contains_key(id)) {
-                #[cfg(test)]
-                let forget = self.options.sabotage == Sabotage::CollectorForgetsNumbers;
-                #[cfg(not(test))]
-                let forget = false;
-                closing = match forget {
-                    true => u64::MAX,
-                    false => lease::put_verdict(self.repo, &[], notes.top())?.unwrap_or(closing),
-                };
-            }
-        }
-        for (_, object) in notes.verdicts.range(..closing) {
-            self.delete_note(&object.key)?;
-        }
-        Ok(())
-    }
-}
-
-/// A family of lease objects.
-struct LeaseSeen {
-    began: Timestamp,
-    ends: Timestamp,
-    keys: Vec<String>,
-}
-
-/// When those began that neither have ended nor run out.
-fn running(
-    leases: &BTreeMap<WriterId, LeaseSeen>,
-    reach: &Reach,
-    now: Timestamp,
-) -> impl Iterator<Item = Timestamp> {
-    let running = leases.iter().filter(move |(id, seen)| seen.ends > now && !reach.has_committed(id));
-    running.map(|(_, seen)| seen.began)
-}
-
-/// How much of a pack is needed.
-struct Needs {
-    doomed: bool,
-    used: u64,
-    carried: u64,
-}
-
-/// What the store shows, and what follows for every pack.
-struct View {
-    leases: BTreeMap<WriterId, LeaseSeen>,
-    commits: Vec<CommitId>,
-    voided: HashSet<CommitId>,
-    notes: Notes,
-    marks: Vec<(Object, PackList)>,
-    marked: HashSet<PackId>,
-    doomed: HashSet<PackId>,
-    segments: Vec<SegmentId>,
-    reach: Reach,
-    packs: HashMap<PackId, Listed>,
-    tally: Tally,
-}
-
-impl View {
-    fn running(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        running(&self.leases, &self.reach, now)
-    }
-
-    /// The latest time there is a sign of: the store's own clock may be ahead of ours.
-    fn latest(&self, now: Timestamp) -> Timestamp {
-        let packs = self.packs.values().map(|pack| pack.modified);
-        let marks = self.marks.iter().map(|(object, _)| object.modified);
-        packs.chain(marks).chain(self.leases.values().map(|lease| lease.began)).fold(now, Timestamp::max)
-    }
-
-    /// Whether packs that no segment names may hold what is lost, and therefore stay.
-    fn holds_back(&self) -> bool {
-        self.tally.lost_chunks() > 0 || !self.reach.index().damaged().is_empty()
-    }
-
-    /// `None` for a pack that is not to be touched.
-    fn needs(&self, id: &PackId) -> Option<Needs> {
-        let index = self.reach.index();
-        match index.numbers_of(id).find(|number| self.tally.is_present(*number)).or(index.number_of(id)) {
-            // Of another size than promised: for `check` to tell.
-            Some(number) if !self.tally.is_present(number) => None,
-            Some(number) => {
-                let (used, carried) = (self.tally.used(number), self.tally.carried(number));
-                Some(Needs { doomed: self.tally.is_doomed(number), used, carried })
-            }
-            None if self.holds_back() => None,
-            None => Some(Needs { doomed: self.doomed.contains(id), used: 0, carried: 0 }),
-        }
-    }
-
-    fn is_waiting(&self, id: &PackId) -> bool {
-        self.packs.contains_key(id) && self.needs(id).is_some_and(|needs| !needs.doomed && needs.used == 0)
-    }
-
-    /// Sentenced packs that something needs a part of.
-    fn carry(&self) -> Vec<PackId> {
-        let needed = |id: &&PackId| self.needs(id).is_some_and(|needs| needs.doomed && needs.carried > 0);
-        let mut carry: Vec<PackId> = self.packs.keys().filter(needed).copied().collect();
-        carry.sort_unstable();
-        carry
-    }
-
-    /// Sentenced packs that nothing needs.
-    fn deletable(&self) -> HashSet<PackId> {
-        let free = |id: &&PackId| self.needs(id).is_some_and(|needs| needs.doomed && needs.carried == 0);
-        self.packs.keys().filter(free).copied().collect()
-    }
-
-    /// Packs that segments name, that are gone, and that nothing misses.
-    fn dangling(&self) -> impl Iterator<Item = PackId> {
-        let index = self.reach.index();
-        (0..index.pack_count() as u32)
-            .filter(|number| !self.tally.is_lost(*number))
-            .filter_map(|number| Some(index.pack(number)?.0))
-            .filter(|id| !self.packs.contains_key(id))
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        // What a damaged segment named may be needed, and is unknown.
-        for finding in self.reach.index().findings() {
-            findings.push(Finding { severity: Severity::Warning, ..finding.clone() });
-        }
-        if self.tally.lost_chunks() > 0 {
-            findings.push(Finding::warning(
-                "chunks-lost",
-                "index",
-                format!(
-                    "{} chunks that recovery points need are in no pack that is there; `holdfast repo check` names the points and files",
-                    self.tally.lost_chunks()
-                ),
-            ));
-        }
-        let unnamed = self.packs.keys().filter(|id| self.reach.index().number_of(id).is_none()).count();
-        if self.holds_back() && unnamed > 0 {
-            findings.push(Finding::warning(
-                "packs-held-back",
-                "index",
-                format!(
-                    "{unnamed} packs that no readable index segment names stay, because what is lost may be in them; repair the index, then collect again"
-                ),
-            ));
-        }
-        findings
-    }
-}
-
-/// Reads what the store shows.
-struct Looking<'r> {
-    repo: &'r Repository,
-    options: &'r GcOptions,
-    progress: &'r dyn Progress,
-    own: &'r HashSet<PackId>,
-}
-
-impl Looking<'_> {
-    /// In an order that matters (R3): leases, commits, verdicts, index, packs. So a lease that ended is seen with its
-    /// commit, a commit with its segments, a segment with its packs; and a verdict put after the commits were
-    /// listed is put by a collector that sees these commits, too.
-    fn look(&self, before: Option<View>) -> Result<(View, Vec<Blocked>), Error> {
-        let repo = self.repo;
-        self.progress.note("listing recovery points and packs");
-        let leases = self.leases()?;
-        let mut commits = repo.all_commit_ids()?;
-        #[cfg(test)]
-        if let (Sabotage::CollectorListsNot, Some(before)) = (self.options.sabotage, &before) {
-            commits.clone_from(&before.commits);
-        }
-        let notes = Notes::list(repo)?;
-        let voided = lease::voided(repo, &notes)?;
-        commits.retain(|id| !voided.contains(id));
-        commits.sort_unstable();
-        let open = notes.open_verdicts(repo)?;
-        let mut doomed: HashSet<PackId> = open.iter().flat_map(|list| list.packs.iter().copied()).collect();
-        #[cfg(test)]
-        match self.options.sabotage {
-            Sabotage::CollectorGivesNoVerdict => doomed.extend(self.own),
-            Sabotage::CollectorIgnoresOthers => doomed.retain(|id| self.own.contains(id)),
-            _ => {}
-        }
-        // What this run has sentenced is sentenced, should the verdict be gone.
-        doomed.extend(self.own);
-        let marks = self.marks(&notes)?;
-        let marked = marks.iter().flat_map(|(_, list)| list.packs.iter().copied()).collect();
-
-        let mut segments = Vec::new();
-        repo.store().list(INDEX, &mut |object| {
-            segments.extend(SegmentId::from_key(&object.key));
-            Ok(())
-        })?;
-        segments.sort_unstable();
-        let known = match before {
-            // The index says what it said.
-            Some(before) if before.segments == segments => Some(before.reach),
-            // Unless something that was needed went away with its commit: then everything is looked at again.
-            Some(before) => Some(before.reach.moved_to(self.reader()?)?.unwrap_or_else(Reach::new)),
-            None => None,
-        };
-        let mut reach = match known {
-            Some(reach) => reach,
-            None => Reach::new(self.reader()?),
-        };
-        self.progress.note("following recovery points");
-        let threads = match self.options.threads {
-            0 => std::thread::available_parallelism().map_or(2, usize::from),
-            threads => threads,
-        };
-        let blocked = reach.walk(repo, &commits, threads, &self.options.cancel, self.progress)?;
-        let packs = list_packs(repo)?;
-        let tally = Tally::new(&reach, &packs, &doomed, &marked)?;
-        let view =
-            View { leases, commits, voided, notes, marks, marked, doomed, segments, reach, packs, tally };
-        Ok((view, blocked))
-    }
-
-    fn reader(&self) -> Result<crate::reader::Reader, Error> {
-        self.progress.note("reading the index");
-        self.repo.reader(ReaderOptions {
-            threads: 1,
-            memory_bytes: self.options.memory_bytes,
-            cancel: self.options.cancel.clone(),
-            ..ReaderOptions::default()
-        })
-    }
-
-    fn marks(&self, notes: &Notes) -> Result<Vec<(Object, PackList)>, Error> {
-        let mut marks = Vec::new();
-        for object in &notes.marks {
-            match lease::read_mark(self.repo, object) {
-                Ok(list) => marks.extend(list.map(|list| (object.clone(), list))),
-                // Nobody can heed it: as if it said nothing.
-                Err(error) if error.is_damage() => marks.push((object.clone(), PackList::default())),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(marks)
-    }
-
-    fn leases(&self) -> Result<BTreeMap<WriterId, LeaseSeen>, Error> {
-        let mut found: BTreeMap<WriterId, Vec<(u64, Object)>> = BTreeMap::new();
-        self.repo.store().list(LEASES, &mut |object| {
-            if let Some((writer, number)) = lease::lease_of(&object.key) {
-                found.entry(writer).or_default().push((number, object));
-            }
-            Ok(())
-        })?;
-        let mut leases = BTreeMap::new();
-        for (writer, mut objects) in found {
-            objects.sort();
-            let (Some((_, first)), Some((_, last))) = (objects.first(), objects.last()) else { continue };
-            let duration = match lease::read_lease(self.repo, &last.key) {
-                Ok(lease) => i64::try_from(lease.duration).unwrap_or(i64::MAX),
-                // Removed by another collection: it is over.
-                Err(Error::Store(error)) if error.is_not_found() => continue,
-                Err(error) if error.is_damage() => LEASE.as_nanos() as i64,
-                Err(error) => return Err(error),
-            };
-            let seen = LeaseSeen {
-                began: first.modified,
-                ends: last.modified.saturating_add(duration),
-                keys: objects.iter().map(|(_, object)| object.key.clone()).collect(),
-            };
-            leases.insert(writer, seen);
-        }
-        Ok(leases)
-    }
-}
-
-fn list_packs(repo: &Repository) -> Result<HashMap<PackId, Listed>, Error> {
-    let mut packs = HashMap::new();
-    repo.store().list(PACKS, &mut |object| {
-        if let Some(id) = PackId::from_key(&object.key) {
-            packs.insert(id, Listed { size: object.size, modified: object.modified });
-        }
-        Ok(())
-    })?;
-    Ok(packs)
 }

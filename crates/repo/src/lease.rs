@@ -8,7 +8,7 @@
 //! A [`Session`] is one writer: `begin` before it reads the index, `look_before` the commit, `look_after` it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,9 @@ const CLOCK: &str = "gc/clock-";
 
 /// How long a lease lasts unless it is renewed.
 pub const LEASE: Duration = Duration::from_secs(3_600);
+
+/// How long a void stays whose commit is not there: so long a put may be under way that got no answer.
+pub(crate) const VOID_KEPT: i64 = 24 * 3_600_000_000_000;
 
 /// What a sealed note is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,7 +228,7 @@ pub(crate) fn is_known(key: &str) -> bool {
 pub(crate) struct Notes {
     pub marks: Vec<Object>,
     pub verdicts: BTreeMap<u64, Object>,
-    pub voids: Vec<(CommitId, String)>,
+    pub voids: Vec<(CommitId, Object)>,
     pub clocks: Vec<Object>,
 }
 
@@ -246,7 +249,7 @@ impl Notes {
         } else if let Some(number) = key.strip_prefix(VERDICT).and_then(|name| hex_number(name, 16)) {
             self.verdicts.insert(number, object);
         } else if let Some(commit) = key.strip_prefix(VOID).and_then(|name| name.parse().ok()) {
-            self.voids.push((commit, object.key));
+            self.voids.push((commit, object));
         } else if key.starts_with(CLOCK) {
             self.clocks.push(object);
         } else {
@@ -345,8 +348,8 @@ pub(crate) fn decode_void(bytes: &[u8]) -> Option<[u8; 32]> {
 /// Commits that were never acknowledged: those with a void that their writer made.
 pub(crate) fn voided(repo: &Repository, notes: &Notes) -> Result<HashSet<CommitId>, Error> {
     let mut voided = HashSet::new();
-    for (commit, key) in &notes.voids {
-        let secret = match repo.store().get(key) {
+    for (commit, object) in &notes.voids {
+        let secret = match repo.store().get(&object.key) {
             Ok(secret) => secret,
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
@@ -364,39 +367,8 @@ pub(crate) fn voided(repo: &Repository, notes: &Notes) -> Result<HashSet<CommitI
     Ok(voided)
 }
 
-/// The leases there are, for who deletes commits: a commit ends the lease of its writer only while it is there.
-#[derive(Default)]
-pub(crate) struct Leases(BTreeMap<WriterId, Vec<String>>);
-
-impl Leases {
-    pub(crate) fn list(repo: &Repository) -> Result<Leases, Error> {
-        let mut leases = Leases::default();
-        repo.store().list(LEASES, &mut |object| {
-            if let Some((writer, _)) = lease_of(&object.key) {
-                leases.0.entry(writer).or_default().push(object.key);
-            }
-            Ok(())
-        })?;
-        Ok(leases)
-    }
-
-    /// Removes the lease of the writer of a commit, before that is deleted. What stays runs out by itself.
-    pub(crate) fn end(&self, repo: &Repository, commit: &CommitId) {
-        if self.0.is_empty() {
-            return;
-        }
-        let writer = repo.commit(commit).ok().and_then(|info| info.summary.writer);
-        for key in writer.and_then(|writer| self.0.get(&writer)).into_iter().flatten() {
-            if let Err(error) = repo.store().delete(key) {
-                tracing::debug!(%error, "the lease of a deleted commit stays until it runs out");
-            }
-        }
-    }
-}
-
 /// What a test breaks to see that the histories notice.
 #[cfg(test)]
-#[allow(dead_code, reason = "the histories use them all")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sabotage {
     #[default]
@@ -413,12 +385,40 @@ pub(crate) enum Sabotage {
     CollectorListsNot,
     /// A collector does not mind the verdicts of others.
     CollectorIgnoresOthers,
+    /// A collector deletes a sentenced pack because what is needed of it lies in another sentenced pack, too.
+    CollectorCountsOnTheSentenced,
     /// A collector gives no verdict before it deletes.
     CollectorGivesNoVerdict,
     /// A collector does not wait for leases.
     CollectorIgnoresLeases,
     /// A collector removes verdicts and leaves no closing one.
     CollectorForgetsNumbers,
+}
+
+#[cfg(test)]
+impl Sabotage {
+    pub(crate) const ALL: [Sabotage; 10] = [
+        Sabotage::WriterLooksNot,
+        Sabotage::WriterIgnoresVerdicts,
+        Sabotage::WriterIgnoresGaps,
+        Sabotage::WriterIgnoresMarks,
+        Sabotage::CollectorListsNot,
+        Sabotage::CollectorIgnoresOthers,
+        Sabotage::CollectorCountsOnTheSentenced,
+        Sabotage::CollectorGivesNoVerdict,
+        Sabotage::CollectorIgnoresLeases,
+        Sabotage::CollectorForgetsNumbers,
+    ];
+
+    pub(crate) fn is_of_writers(self) -> bool {
+        matches!(
+            self,
+            Sabotage::WriterLooksNot
+                | Sabotage::WriterIgnoresVerdicts
+                | Sabotage::WriterIgnoresGaps
+                | Sabotage::WriterIgnoresMarks
+        )
+    }
 }
 
 /// What a commit names as its writer, with the secret that only the writer knows: who reveals it voids the commit.
@@ -445,14 +445,21 @@ pub(crate) struct Session {
     name: Name,
     began: Timestamp,
     duration: u64,
-    /// How many lease objects there are, and when the last was put, by our own clock.
-    renewed: Mutex<(u64, Timestamp)>,
+    renewed: Mutex<Renewed>,
     /// The highest verdict when it began.
     top: u64,
     /// Packs not to rely on.
     condemned: HashSet<PackId>,
     #[cfg(test)]
     sabotage: Sabotage,
+}
+
+/// The lease objects of a writer.
+struct Renewed {
+    count: u64,
+    /// When the last was put, by our own clock.
+    last: Timestamp,
+    ended: bool,
 }
 
 /// What `look_after` needs to know of a pack.
@@ -476,7 +483,7 @@ impl Session {
             name: Name::new(repo.env())?,
             began,
             duration: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2),
-            renewed: Mutex::new((0, began)),
+            renewed: Mutex::new(Renewed { count: 0, last: began, ended: false }),
             top: 0,
             condemned: HashSet::new(),
             #[cfg(test)]
@@ -513,29 +520,50 @@ impl Session {
         &self.condemned
     }
 
-    /// Its name. A commit of this name ends the lease.
+    /// Its name.
     pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
-    fn renewed(&self) -> (u64, Timestamp) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Puts the next lease object, unless the last was put.
+    fn renew(&self) -> Result<(), Error> {
+        self.put_lease(self.duration)
     }
 
-    /// Puts the next lease object.
-    fn renew(&self) -> Result<(), Error> {
-        let (number, now) = (self.renewed().0, self.repo.env().now());
-        let lease = Lease { began: self.began, duration: self.duration, number };
+    /// Puts the last lease object, which ends the lease: nothing more will be relied on. If that fails the lease
+    /// runs out by itself.
+    pub(crate) fn end(&self) {
+        if let Err(error) = self.put_lease(0) {
+            tracing::debug!(%error, "the lease of this write stays until it runs out");
+        }
+    }
+
+    fn put_lease(&self, duration: u64) -> Result<(), Error> {
+        let mut renewed = self.renewed();
+        if renewed.ended {
+            return Ok(());
+        }
+        let now = self.repo.env().now();
+        let lease = Lease { began: self.began, duration, number: renewed.count };
         let bytes = seal(&self.repo, Kind::Lease, &lease.encode())?;
-        self.repo.put_content(&lease_key(&self.name.id, number), bytes)?;
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = (number + 1, now);
+        self.repo.put_content(&lease_key(&self.name.id, renewed.count), bytes)?;
+        *renewed = Renewed { count: renewed.count + 1, last: now, ended: duration == 0 };
         Ok(())
+    }
+
+    fn renewed(&self) -> MutexGuard<'_, Renewed> {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By our own clock.
+    fn since_renewed(&self) -> i64 {
+        let last = self.renewed().last;
+        self.repo.env().now().saturating_sub(last)
     }
 
     /// Whether the lease is good for long enough not to look before the commit.
     fn is_fresh(&self) -> bool {
-        let since = self.repo.env().now().saturating_sub(self.renewed().1);
-        (0..self.duration as i64 / 2).contains(&since)
+        (0..self.duration as i64 / 2).contains(&self.since_renewed())
     }
 
     /// Renews the lease every third of its duration until the other end of `stop` is dropped. What fails is tried
@@ -543,6 +571,9 @@ impl Session {
     pub(crate) fn keep(&self, stop: &Receiver<()>) {
         let third = Duration::from_nanos(self.duration / 3);
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(third) {
+            if self.renewed().ended {
+                return;
+            }
             if let Err(error) = self.renew() {
                 tracing::warn!(%error, "the lease of this write could not be renewed");
             }
@@ -551,8 +582,7 @@ impl Session {
 
     /// Renews the lease if it is due by the clock: for writers that are asked often.
     pub(crate) fn renew_if_due(&self) {
-        let since = self.repo.env().now().saturating_sub(self.renewed().1);
-        if since > self.duration as i64 / 3
+        if self.since_renewed() > self.duration as i64 / 3
             && let Err(error) = self.renew()
         {
             tracing::warn!(%error, "the lease of this write could not be renewed");
@@ -595,15 +625,19 @@ impl Session {
         if self.sabotage == Sabotage::WriterLooksNot {
             return Ok(());
         }
-        self.look(relied).map_err(|error| {
-            // If this fails, the commit is named by `check` and `gc` as one that lacks chunks, if it does.
-            match self.repo.put_content(&void_key(commit), Bytes::copy_from_slice(&name.secret)) {
-                Ok(()) => error,
-                Err(void) => Error::failed(format!(
-                    "{error}; and commit {commit} could not be marked as void ({void}): delete it if `holdfast repo check` names it"
-                )),
+        self.look(relied).map_err(|error| self.void(commit, name, error))
+    }
+
+    /// Says that a commit does not count, because of `error`, which is returned with what came of it.
+    pub(crate) fn void(&self, commit: &CommitId, name: &Name, error: Error) -> Error {
+        match self.repo.put_content(&void_key(commit), Bytes::copy_from_slice(&name.secret)) {
+            Ok(()) => error,
+            // `check` and `gc` name it, if it is there and lacks something.
+            Err(void) => {
+                tracing::warn!(%commit, %void, "a commit that failed could not be marked as void");
+                error
             }
-        })
+        }
     }
 
     fn look(&self, relied: &dyn ReliedOn) -> Result<(), Error> {

@@ -194,6 +194,12 @@ impl Repository {
         Ok(Repository(Arc::new(inner), Arc::new(Local::new(&LocalOptions::default(), id))))
     }
 
+    /// The same repository by another way to its store and another clock: for tests of many at once.
+    #[cfg(test)]
+    pub(crate) fn elsewhere(&self, store: Arc<dyn Store>, env: &Env) -> Result<Repository, Error> {
+        Repository::assemble(store, env, self.0.header.clone(), self.0.opened.clone())
+    }
+
     /// The same repository, with what this machine lends it: a cache between runs, a place for temporary files,
     /// and a bound on memory. Without this call everything is in memory and nothing is kept.
     pub fn with_local(self, options: &LocalOptions) -> Repository {

@@ -285,7 +285,7 @@ impl Writer {
         for (name, value) in own_figures(&self.counts()) {
             figures.entry(name.into()).or_insert(value);
         }
-        self.put_commit(
+        let committed = self.put_commit(
             Summary {
                 time,
                 started: draft.started,
@@ -298,7 +298,15 @@ impl Writer {
             },
             &manifest,
             self.engine.session().name(),
-        )
+        );
+        // Not before the last look: until then this write relies on packs that a collection waits with.
+        self.end();
+        committed
+    }
+
+    /// Nothing more will be committed.
+    pub(crate) fn end(&self) {
+        self.engine.session().end();
     }
 
     /// The same with a summary given whole, as of a point made elsewhere, and the writer goes on.
@@ -308,7 +316,7 @@ impl Writer {
         manifest: Vec<ManifestEntry>,
     ) -> Result<CommitInfo, Error> {
         let (manifest, _) = self.complete(manifest)?;
-        // Under a name of its own: the commit does not end the lease.
+        // Under a name of its own: a void reveals its secret, and the other commits of this writer still count.
         let name = Name::new(self.engine.repo().env())?;
         self.put_commit(summary, &manifest, &name)
     }
@@ -345,9 +353,11 @@ impl Writer {
         self.engine.session().look_before(&*self.engine)?;
         // The last moment at which stopping leaves no trace.
         self.engine.check()?;
-        repo.put_content(&id.key(), bytes)?;
+        let session = self.engine.session();
+        // Without an answer it may be there, or arrive later: it must not count when this says that it failed.
+        repo.put_content(&id.key(), bytes).map_err(|error| session.void(&id, name, error))?;
         // A collection may have struck between the last look and the commit: only now is it known (R3).
-        self.engine.session().look_after(&id, name, &*self.engine)?;
+        session.look_after(&id, name, &*self.engine)?;
         Ok(CommitInfo { id, summary })
     }
 }

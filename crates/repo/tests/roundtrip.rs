@@ -138,7 +138,7 @@ fn equal_chunks_are_stored_once_whoever_hands_them_in() {
     }
     let info = writer.commit(CommitDraft::default()).unwrap();
     assert_eq!((info.summary.figures["chunks_new"], info.summary.figures["chunks_reused"]), (0, 50));
-    assert_eq!((store.count(Verb::Put, "leases/"), store.calls(Verb::Put).len()), (1, 2));
+    assert_eq!((store.count(Verb::Put, "leases/"), store.calls(Verb::Put).len()), (2, 3));
     assert_eq!(store.calls(Verb::Put)[1], info.id.key());
     assert_eq!(store.calls(Verb::List), ["gc/", "index/", "packs/", "gc/"]);
     assert_eq!(store.count(Verb::Size, "packs/"), 1, "R3");

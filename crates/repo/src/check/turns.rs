@@ -27,7 +27,7 @@ use crate::repo::Repository;
 /// Where notes of turns are.
 pub(crate) const CHECKS: &str = "checks/";
 /// A damaged note is passed over for the one before it; a flood of them is not read for ever.
-const TRIED_MAX: usize = 16;
+pub(crate) const TRIED_MAX: usize = 16;
 
 /// How much of the data one run reads.
 #[derive(Debug, Clone, Copy, PartialEq)]

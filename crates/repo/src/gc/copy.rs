@@ -44,6 +44,8 @@ pub(super) fn copy_out(
         cancel.check()?;
         let pack = match repo.read_pack(id) {
             Ok(pack) => pack,
+            // Another collection was faster; what it held is looked at again before anything goes.
+            Err(Error::Missing { .. }) => continue,
             Err(error) if error.is_damage() => {
                 out.done.findings.push(Finding::error(
                     "pack-damaged",
@@ -146,6 +148,9 @@ impl Out<'_> {
 /// Writes the segments anew that name a pack of `gone`, and the small ones if there are many, as few large ones;
 /// then deletes the old. The new are there before an old one goes, so whoever reads the index meanwhile finds
 /// everything, or a segment missing and lists again.
+///
+/// A segment that the store holds on to stays; what it names is written anew once, and not again as long as other
+/// segments name it.
 pub(super) fn rewrite_segments(
     repo: &Repository,
     gone: &HashSet<PackId>,
@@ -159,12 +164,20 @@ pub(super) fn rewrite_segments(
         Ok(())
     })?;
     listed.sort_unstable();
-    let small = listed.iter().filter(|(_, size)| *size < SMALL_BYTES).count();
-    let merge = merge && small > SMALL_MAX;
+    let is_small = |size: u64| merge && size < SMALL_BYTES;
+    let mut small = 0;
+    for (id, size) in &listed {
+        if is_small(*size) && (repo.lock().is_none() || !is_held(repo, &id.key())?) {
+            small += 1;
+        }
+    }
+    let merge = small > SMALL_MAX;
     if gone.is_empty() && !merge {
         return Ok(());
     }
-    let (mut new, mut old) = (Merged::default(), Vec::new());
+    let (mut new, mut old, mut held) = (Merged::default(), Vec::new(), Vec::new());
+    // What the segments name that stay as they are.
+    let mut named = HashSet::new();
     for (id, size) in listed {
         cancel.check()?;
         let segment = match repo.read_segment(&id) {
@@ -174,9 +187,23 @@ pub(super) fn rewrite_segments(
             Err(error) => return Err(error),
         };
         let dead = segment.packs.iter().any(|(pack, _)| gone.contains(pack));
-        if dead || (merge && size < SMALL_BYTES) {
+        let goes = dead || (merge && is_small(size));
+        match goes && is_held(repo, &id.key())? {
+            true if dead => held.push(id),
+            false if goes => {
+                new.take(repo, segment, gone, done)?;
+                old.push(id);
+            }
+            _ if repo.lock().is_some() => named.extend(segment.packs.into_iter().map(|(pack, _)| pack)),
+            _ => {}
+        }
+    }
+    for id in held {
+        let segment = repo.read_segment(&id)?;
+        let is_named = |pack: &PackId| gone.contains(pack) || named.contains(pack) || new.names(pack);
+        if !segment.packs.iter().all(|(pack, _)| is_named(pack)) {
+            named.extend(segment.packs.iter().map(|(pack, _)| *pack));
             new.take(repo, segment, gone, done)?;
-            old.push(id);
         }
     }
     new.put(repo, done)?;
@@ -189,6 +216,16 @@ pub(super) fn rewrite_segments(
     Ok(())
 }
 
+/// Whether the store holds on to an object, as far as that can be asked.
+fn is_held(repo: &Repository, key: &str) -> Result<bool, Error> {
+    let (Some(_), Some(vault)) = (repo.lock(), repo.store().vault()) else { return Ok(false) };
+    let lock = match vault.lock_of(key) {
+        Err(error) if error.is_not_found() => None,
+        lock => lock?,
+    };
+    Ok(lock.is_some_and(|lock| lock.until > repo.env().now()))
+}
+
 #[derive(Default)]
 struct Merged {
     segment: Segment,
@@ -196,6 +233,11 @@ struct Merged {
 }
 
 impl Merged {
+    /// Whether the segment under way names this pack.
+    fn names(&self, pack: &PackId) -> bool {
+        self.packs.contains(pack)
+    }
+
     /// Takes over the packs of a segment that are not gone, each once.
     fn take(
         &mut self,

@@ -21,12 +21,17 @@ pub(super) struct Tally {
     present: Bits,
     doomed: Bits,
     marked: Bits,
+    /// Sealed bytes of all chunks that lie in this pack.
+    content: Vec<u64>,
     /// Sealed bytes of needed chunks that lie in this pack alone.
     alone: Vec<u64>,
     /// Sealed bytes of needed chunks for which this pack counts.
     used: Vec<u64>,
     /// Sealed bytes of needed chunks that lie in packs of open verdicts alone, and are to be copied from here.
     carried: Vec<u64>,
+    /// Packs of open verdicts that hold a needed chunk which has no better place. None of them may go: another collector
+    /// may be about to delete the others.
+    held: Bits,
     /// Gone, although something needs it.
     lost: Bits,
     lost_chunks: u64,
@@ -46,9 +51,11 @@ impl Tally {
             present: Bits::none(count),
             doomed: Bits::none(count),
             marked: Bits::none(count),
+            content: vec![0; count],
             alone: vec![0; count],
             used: vec![0; count],
             carried: vec![0; count],
+            held: Bits::none(count),
             lost: Bits::none(count),
             lost_chunks: 0,
         };
@@ -64,8 +71,13 @@ impl Tally {
                 tally.marked.insert(number);
             }
         }
-        let mut alone = vec![0; count];
+        let (mut alone, mut content) = (vec![0; count], vec![0; count]);
         index.each_chunk(&mut |places| {
+            for (_, place) in places {
+                if let Some(bytes) = content.get_mut(place.pack as usize) {
+                    *bytes += u64::from(place.sealed);
+                }
+            }
             let mut good = places.iter().filter(|(_, place)| tally.is_good(place.pack));
             if is_needed(reach, places)
                 && let (Some((_, only)), None) = (good.next(), good.next())
@@ -75,7 +87,7 @@ impl Tally {
             }
             Ok(())
         })?;
-        tally.alone = alone;
+        (tally.alone, tally.content) = (alone, content);
         index.each_chunk(&mut |places| {
             if !is_needed(reach, places) {
                 return Ok(());
@@ -86,7 +98,13 @@ impl Tally {
                 places.iter().for_each(|(_, place)| tally.lost.insert(place.pack as usize));
                 return Ok(());
             };
-            let counts = if tally.is_good(place.pack) { &mut tally.used } else { &mut tally.carried };
+            let counts = if tally.is_good(place.pack) {
+                &mut tally.used
+            } else {
+                let there = places.iter().map(|(_, place)| place.pack as usize);
+                there.filter(|pack| tally.present.contains(*pack)).for_each(|pack| tally.held.insert(pack));
+                &mut tally.carried
+            };
             if let Some(bytes) = counts.get_mut(place.pack as usize) {
                 *bytes += u64::from(place.sealed);
             }
@@ -129,8 +147,17 @@ impl Tally {
         self.lost_chunks
     }
 
+    pub(super) fn content(&self, pack: u32) -> u64 {
+        self.content.get(pack as usize).copied().unwrap_or(0)
+    }
+
     pub(super) fn used(&self, pack: u32) -> u64 {
         self.used.get(pack as usize).copied().unwrap_or(0)
+    }
+
+    /// Whether a needed chunk lies here and in no pack that stays.
+    pub(super) fn is_held(&self, pack: u32) -> bool {
+        self.held.contains(pack as usize)
     }
 
     pub(super) fn carried(&self, pack: u32) -> u64 {

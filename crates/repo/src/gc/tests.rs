@@ -1,13 +1,17 @@
 //! Collection by itself: what goes, what stays, what is waited for, what stops it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
 use crate::check::{CheckOptions, check};
+use crate::id::CommitId;
 use crate::id::{INDEX, PACKS};
-use crate::store::list_all;
+use crate::reader::ReaderOptions;
 use crate::store::mem::MemStore;
+use crate::store::vault::LockMode;
+use crate::store::versioned::{Flaws, VersionedStore};
+use crate::store::{Store, StoreError, list_all};
 use crate::{
     ChunkBytes, CommitDraft, CommitInfo, EntryKind, Env, InitOptions, Kdf, Lane, ManifestEntry, Passphrase,
     Writer, WriterOptions,
@@ -69,7 +73,6 @@ impl World {
     }
 
     fn delete(&self, commit: &CommitInfo) {
-        lease::Leases::list(&self.repo).unwrap().end(&self.repo, &commit.id);
         self.store.delete(&commit.id.key()).unwrap();
     }
 
@@ -93,15 +96,13 @@ impl World {
     }
 }
 
-use crate::store::Store;
-
 #[test]
 fn what_nobody_needs_goes_after_the_grace_and_the_rest_stays() {
     let world = world();
     let (a, b) = (noise(1, 50_000), noise(2, 50_000));
     let (first, second) = (world.commit(&a), world.commit(&b));
     let idle = world.gc(options(1));
-    assert_eq!(idle, Collected { notes_deleted: 2, ..Collected::default() }, "everything is needed");
+    assert_eq!(idle, Collected { notes_deleted: 4, ..Collected::default() }, "everything is needed");
     world.delete(&first);
     let planned = plan(&world.repo, options(1), &()).unwrap().report().clone();
     assert_eq!((planned.count(Fate::Mark).0, planned.commits), (2, 1));
@@ -298,4 +299,279 @@ fn while_a_held_point_is_gone_nothing_is_collected() {
     world.delete(&first);
     assert_eq!(world.gc(options(0)).packs_deleted, 2);
     world.whole(&[(&second, &b)]);
+}
+
+/// A collection without a grace period moved what a restore under way was about to read.
+#[test]
+fn a_reader_finds_what_a_collection_moved_meanwhile() {
+    for reading in [false, true] {
+        let world = world();
+        let (keep, go) = (noise(1, 20_000), noise(2, 400_000));
+        let both = [keep.as_slice(), go.as_slice()].concat();
+        let first = world.commit(&both);
+        let second = world.commit(&keep);
+        let keeps_nothing = ReaderOptions { memory_bytes: 1, ..ReaderOptions::default() };
+        let reader = world.repo.reader(keeps_nothing).unwrap();
+        let manifest = if reading { reader.manifest(&second.id).unwrap() } else { Vec::new() };
+        let before: Vec<_> =
+            world.store.snapshot().into_keys().filter(|key| key.starts_with(PACKS)).collect();
+        world.delete(&first);
+        // Twice moved: the index is read again for every pack that is gone.
+        for round in 0..2 {
+            world.env.advance(HOUR);
+            let done = world.gc(GcOptions { repack_percent: 100, ..options(0) });
+            assert_eq!(done.packs_deleted > 0, round == 0, "{done:?}");
+            let manifest = match reading {
+                true => manifest.clone(),
+                false => reader.manifest(&second.id).unwrap(),
+            };
+            assert!(reader.bytes(&manifest[0].root, 1 << 30).unwrap() == keep);
+        }
+        assert!(before.iter().any(|key| world.store.get(key).is_err()), "something was moved");
+        // What is gone for good is still told, by the pack it was in.
+        for pack in list_all(&world.store, PACKS).unwrap() {
+            world.store.delete(&pack.key).unwrap();
+        }
+        let root = match manifest.first() {
+            Some(entry) => entry.root,
+            None => continue,
+        };
+        let lost = reader.bytes(&root, 1 << 30).unwrap_err();
+        assert!(matches!(lost, Error::Missing { .. }) && lost.to_string().contains("packs/"), "{lost}");
+    }
+}
+
+/// The writer was killed between its commit and the void: `gc` names the commit and the command, and goes on after it.
+#[test]
+fn a_commit_whose_writer_died_before_it_could_take_it_back_is_named_with_the_way_out() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let kept = world.commit(&b);
+    let first = world.commit(&a);
+    let (store, env, repo) = (world.store.clone(), world.env.clone(), world.repo.clone());
+    let strike = move || {
+        store.delete(&first.id.key()).unwrap();
+        env.advance(2 * HOUR);
+        let done = plan(&repo, options(0), &()).unwrap().execute(&()).unwrap();
+        assert_eq!(done.packs_deleted, 2);
+    };
+    let dying = Between { inner: world.store.clone(), strike: Mutex::new(Some(Box::new(strike))) };
+    let repo = world.repo.elsewhere(Arc::new(dying), &world.env).unwrap();
+    let writer = repo.writer(WriterOptions { threads: 1, ..WriterOptions::default() }).unwrap();
+    let entry = world.add(&writer, &a);
+    world.finish(writer, entry).unwrap_err();
+    assert_eq!((world.count("gc/void-"), world.count("commits/")), (0, 2));
+    let there = list_all(&world.store, "commits/").unwrap();
+    let broken = there.iter().filter_map(|object| CommitId::from_key(&object.key));
+    let broken = broken.into_iter().find(|id| *id != kept.id).unwrap();
+
+    let before = world.store.snapshot();
+    let stopped = world.gc(options(0));
+    assert_eq!(world.store.snapshot(), before, "nothing is deleted");
+    let finding = stopped.findings.iter().find(|finding| finding.code == "commit-unreadable").unwrap();
+    assert_eq!(finding.what, broken.key());
+    assert!(finding.message.contains(&format!("holdfast delete {}", broken.short())), "{}", finding.message);
+
+    // As the command does it.
+    let listed = crate::delete::points(
+        &world.repo.commits().unwrap().done,
+        &world.repo.holds().unwrap().done,
+        world.env.now(),
+    );
+    let chosen = world.repo.find_commit(&broken.short()).unwrap().id;
+    let plan = crate::delete::Plan::of(&world.repo, listed, &[chosen].into(), true).unwrap().unwrap();
+    plan.execute(&world.repo, &Cancel::new(), &()).unwrap();
+    world.env.advance(2 * HOUR);
+    let done = world.gc(options(0));
+    assert_eq!(done.findings, []);
+    assert_eq!((world.count("commits/"), world.count(PACKS)), (1, 2));
+    world.whole(&[(&kept, &b)]);
+}
+
+/// The store gave no answer to the commit, the writer says that it failed, and the commit arrives later.
+#[test]
+fn a_commit_that_arrives_after_its_writer_gave_up_does_not_count() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let kept = world.commit(&b);
+    let faulty = Unanswered { inner: world.store.clone(), late: Mutex::default() };
+    let faulty = Arc::new(faulty);
+    let repo = world.repo.elsewhere(faulty.clone(), &world.env).unwrap();
+    let writer = repo.writer(WriterOptions { threads: 1, ..WriterOptions::default() }).unwrap();
+    let entry = world.add(&writer, &a);
+    world.finish(writer, entry).unwrap_err();
+    world.env.advance(2 * HOUR);
+    assert_eq!(world.gc(options(0)).packs_deleted, 2);
+    let (key, bytes) = faulty.late.lock().unwrap().take().unwrap();
+    world.store.put(&key, bytes).unwrap();
+    assert_eq!(world.repo.commits().unwrap().done.len(), 1, "it is not listed");
+    let done = world.gc(options(0));
+    assert_eq!((done.findings.as_slice(), done.commits_deleted), (&[][..], 1));
+    world.whole(&[(&kept, &b)]);
+    // And a void whose commit never comes stays a day, not for ever.
+    world.env.advance(30 * HOUR);
+    world.gc(options(0));
+    assert_eq!(world.count("gc/void"), 0);
+}
+
+/// A store in which something happens right before a commit arrives, and to which no void comes through.
+struct Between {
+    inner: MemStore,
+    strike: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Store for Between {
+    fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<crate::store::Put, StoreError> {
+        if key.starts_with("commits/")
+            && let Some(strike) = self.strike.lock().unwrap().take()
+        {
+            strike();
+        }
+        if key.starts_with("gc/void-") {
+            return Err(StoreError::Other { key: key.into(), url: self.url(), reason: "died".into() });
+        }
+        self.inner.put(key, bytes)
+    }
+    fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get(key)
+    }
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+    fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.inner.size(key)
+    }
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(crate::store::Object) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.inner.list(prefix, each)
+    }
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+}
+
+/// A store that takes a commit in and does not answer.
+#[derive(Debug)]
+struct Unanswered {
+    inner: MemStore,
+    late: Mutex<Option<(String, bytes::Bytes)>>,
+}
+
+impl Store for Unanswered {
+    fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<crate::store::Put, StoreError> {
+        if key.starts_with("commits/") {
+            *self.late.lock().unwrap() = Some((key.to_owned(), bytes));
+            return Err(StoreError::Unavailable {
+                key: key.into(),
+                url: self.url(),
+                reason: "no answer".into(),
+            });
+        }
+        self.inner.put(key, bytes)
+    }
+    fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get(key)
+    }
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<bytes::Bytes, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+    fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.inner.size(key)
+    }
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(crate::store::Object) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.inner.list(prefix, each)
+    }
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+}
+
+/// In a bucket that locks objects, segments stay although a collection has written them anew.
+#[test]
+fn a_run_that_has_nothing_to_do_writes_nothing_even_if_the_store_lets_go_of_nothing() {
+    let env = Env::fixed(1_700_000_000_000_000_000, 1);
+    let store = Arc::new(VersionedStore::new(&env, Flaws::default()));
+    let options = InitOptions {
+        kdf: Kdf::cheap(),
+        chunk_bytes: ChunkBytes { min: 64, avg: 256, max: 1024 },
+        lock: Some(crate::LockPolicy::new(LockMode::Compliance, 86_400).unwrap()),
+        ..InitOptions::default()
+    };
+    let repo = Repository::init(store.clone(), &Passphrase::new("p"), &options, &env).unwrap();
+    let commit = |repo: &Repository, seed| {
+        let writer = repo.writer(WriterOptions { threads: 1, ..WriterOptions::default() }).unwrap();
+        let mut stream = writer.stream(Lane::Data);
+        stream.append(&noise(seed, 5_000)).unwrap();
+        let root = stream.finish().unwrap();
+        let entry =
+            ManifestEntry { name: "a".into(), kind: EntryKind::Bytes, root, figures: Default::default() };
+        writer.commit(CommitDraft { manifest: vec![entry], ..CommitDraft::default() }).unwrap().id
+    };
+    let ids: Vec<_> = (0..40).map(|seed| commit(&repo, seed)).collect();
+    let keys = || list_all(&*store, "").unwrap().into_iter().map(|object| object.key).collect::<Vec<_>>();
+    let gc = || {
+        plan(&repo, GcOptions { threads: 1, grace: Duration::ZERO, ..GcOptions::default() }, &())
+            .unwrap()
+            .execute(&())
+            .unwrap()
+    };
+    // 40 small segments would be made one, but they are locked.
+    gc();
+    let before = keys();
+    for _ in 0..3 {
+        let done = gc();
+        assert_eq!((done.segments_written, keys()), (0, before.clone()), "{done:?}");
+    }
+    // The locks of packs end, those of the index are renewed with every point.
+    env.advance(10 * 24 * HOUR);
+    commit(&repo, 39);
+    store.delete(&ids[0].key()).unwrap();
+    let first = gc();
+    assert_eq!(first.packs_deleted, 2, "{first:?}");
+    let before = keys();
+    for _ in 0..3 {
+        let done = gc();
+        assert_eq!((done.segments_written, keys()), (0, before.clone()), "{done:?}");
+    }
+}
+
+/// Notes of checks, and what a probe of the store was killed over.
+#[test]
+fn old_notes_of_checks_and_probes_go_and_the_plan_says_so() {
+    let world = world();
+    world.commit(&noise(1, 50_000));
+    let budget = Some(crate::check::Budget::Share(0.1));
+    for _ in 0..20 {
+        world.env.advance(HOUR);
+        check(&world.repo, &CheckOptions { budget, ..Default::default() }, &()).unwrap();
+    }
+    world.store.put("probe/left", bytes::Bytes::from_static(b"x")).unwrap();
+    assert_eq!(world.count("checks/"), 20);
+    let young = plan(&world.repo, options(0), &()).unwrap().report().leftovers;
+    assert_eq!(young, 4, "a probe may be at work");
+    world.env.advance(2 * HOUR);
+    let planned = plan(&world.repo, options(0), &()).unwrap();
+    assert_eq!(planned.report().leftovers, 5);
+    planned.execute(&()).unwrap();
+    assert_eq!((world.count("checks/"), world.count("probe/")), (16, 0));
+    assert_eq!(world.gc(options(0)), Collected::default());
 }

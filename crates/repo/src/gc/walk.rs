@@ -16,7 +16,7 @@ use crate::commit::Sealed;
 use crate::entry;
 use crate::env::Cancel;
 use crate::error::Error;
-use crate::id::{ChunkId, CommitId, WriterId};
+use crate::id::{ChunkId, CommitId};
 use crate::index::{Bits, Index};
 use crate::monitor::Progress;
 use crate::object::{Content, EntryKind, ITEM_BYTES_MAX, LEVEL_MAX, NodeKind, Root};
@@ -53,8 +53,6 @@ pub(super) struct Reach {
     leaves: Mutex<HashMap<(Rest, u32), u32>>,
     trees: Mutex<HashSet<Root>>,
     walked: HashSet<CommitId>,
-    /// Whose commits these are.
-    writers: Mutex<HashSet<WriterId>>,
 }
 
 /// A commit that cannot be followed, and why.
@@ -72,7 +70,6 @@ impl Reach {
             leaves: Mutex::default(),
             trees: Mutex::default(),
             walked: HashSet::new(),
-            writers: Mutex::default(),
         }
     }
 
@@ -83,11 +80,6 @@ impl Reach {
     /// Whether a commit needs the chunk whose first place has this position.
     pub(super) fn is_needed(&self, at: usize) -> bool {
         self.needed.contains(at)
-    }
-
-    /// Whether a commit that was walked is this writer's.
-    pub(super) fn has_committed(&self, writer: &WriterId) -> bool {
-        lock(&self.writers).contains(writer)
     }
 
     pub(super) fn commits(&self) -> usize {
@@ -112,7 +104,6 @@ impl Reach {
             return Ok(Err(moved.reader));
         }
         moved.walked = self.walked;
-        moved.writers = self.writers;
         Ok(Ok(moved))
     }
 
@@ -171,16 +162,13 @@ impl Reach {
         };
         let keys = repo.secrets();
         let sealed = Sealed::parse(keys, id, &bytes)?;
-        let (summary, root) = (sealed.summary(keys)?, sealed.manifest(keys)?);
+        let root = sealed.manifest(keys)?;
         self.content(&root)?;
         for entry in read_manifest(&self.reader, &root)? {
             match entry.kind {
                 EntryKind::Bytes => self.content(&entry.root)?,
                 EntryKind::Tree => self.tree(&entry.root)?,
             }
-        }
-        if let Some(writer) = summary.writer {
-            lock(&self.writers).insert(writer);
         }
         Ok(())
     }
