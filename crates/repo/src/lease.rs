@@ -604,16 +604,6 @@ impl Session {
         self.look(relied)
     }
 
-    /// Ends the lease of who commits nothing. What cannot be removed runs out by itself.
-    pub(crate) fn end(&self) {
-        for number in 0..self.renewed().0 {
-            if let Err(error) = self.repo.store().delete(&lease_key(&self.name.id, number)) {
-                tracing::debug!(%error, "a lease stays until it has run out");
-                return;
-            }
-        }
-    }
-
     /// After the commit, before it is acknowledged. An error means that it must not be, and is void.
     pub(crate) fn look_after(
         &self,

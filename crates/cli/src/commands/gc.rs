@@ -95,6 +95,11 @@ fn print_plan(ctx: &Context, report: &PlanReport) {
         let commits = counted(report.commits_void, "commit", "commits");
         out.line(format!("  {commits} that were never acknowledged: removed"));
     }
+    if report.leftovers > 0 {
+        let left =
+            counted(report.leftovers, "old note of checks or probes", "old notes of checks and probes");
+        out.line(format!("  {left}: removed"));
+    }
     if report.is_blocked() {
         let verdict = out.tone(Tone::Bad, "Nothing is deleted");
         out.line(format!("{verdict}: something could not be read, and may need anything."));
@@ -117,6 +122,9 @@ fn print_collected(ctx: &Context, done: &Collected) {
             bytes(done.bytes_copied),
             counted(done.packs_written, "new pack", "new packs"),
         ));
+    }
+    if done.packs_deleted > 0 {
+        out.line(format!("Freed {}.", bytes(done.bytes_deleted.saturating_sub(done.bytes_written))));
     }
     if done.packs_waiting > 0 {
         out.line(format!(
