@@ -470,8 +470,19 @@ impl Cluster {
         object: &Object,
         dry_run: bool,
     ) -> Result<Object, ApiError> {
+        self.create_as(FIELD_MANAGER, resource, object, dry_run).await
+    }
+
+    /// [`Cluster::create`], recorded under another name.
+    pub async fn create_as(
+        &self,
+        manager: &str,
+        resource: &ResourceType,
+        object: &Object,
+        dry_run: bool,
+    ) -> Result<Object, ApiError> {
         let path = format!(
-            "{}?fieldManager={FIELD_MANAGER}{}",
+            "{}?fieldManager={manager}{}",
             resource.path(Some(object.namespace())),
             if dry_run { "&dryRun=All" } else { "" }
         );

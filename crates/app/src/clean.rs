@@ -99,7 +99,23 @@ pub(crate) fn was_set(original: &Object, path: &[&str]) -> bool {
     let managed =
         original.at("/metadata/managedFields").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     applied.is_some_and(|value| holds(&value, path))
-        || managed.iter().filter_map(|entry| entry.get("fieldsV1")).any(|fields| owns(fields, path))
+        || managed
+            .iter()
+            .filter(|entry| !is_only_kept(entry, path))
+            .filter_map(|entry| entry.get("fieldsV1"))
+            .any(|fields| owns(fields, path))
+}
+
+/// The field manager of a restore that asks for these fields as the old cluster chose them: nobody set them, then or now.
+pub(crate) fn keeper(fields: &[&str]) -> String {
+    format!("{}_{}", crate::api::FIELD_MANAGER, fields.join("_"))
+}
+
+/// Is this the entry of a [`keeper`] of this field?
+fn is_only_kept(entry: &Value, path: &[&str]) -> bool {
+    let manager = entry.get("manager").and_then(Value::as_str).unwrap_or("");
+    let kept = manager.strip_prefix(crate::api::FIELD_MANAGER).and_then(|rest| rest.strip_prefix('_'));
+    kept.is_some_and(|fields| path.last().is_some_and(|last| fields.split('_').any(|field| field == *last)))
 }
 
 fn holds(value: &Value, path: &[&str]) -> bool {
@@ -155,5 +171,22 @@ mod tests {
             "{\"spec\":{\"ports\":[{\"port\":80,\"nodePort\":30080}]}}"}}}));
         assert!(was_set(&applied, &["spec", "ports", "nodePort"]));
         assert!(!was_set(&applied, &["spec", "clusterIP"]));
+    }
+
+    #[test]
+    fn an_address_that_a_restore_kept_was_set_by_nobody() {
+        let manager = keeper(&["clusterIP"]);
+        assert!(
+            manager.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
+            "it goes into a query as it is"
+        );
+        let of = |manager: &str| {
+            Object(
+                json!({"metadata":{"managedFields":[{"manager":manager,"fieldsV1":{"f:spec":{"f:clusterIP":{},"f:ports":{"k:{}":{"f:nodePort":{}}}}}}]}}),
+            )
+        };
+        assert!(was_set(&of("holdfast"), &["spec", "clusterIP"]));
+        assert!(!was_set(&of(&manager), &["spec", "clusterIP"]));
+        assert!(was_set(&of(&manager), &["spec", "ports", "nodePort"]));
     }
 }

@@ -60,6 +60,25 @@ pub(super) fn addressed(desired: &Object, original: &Value) -> Option<Object> {
     (with != *desired).then_some(with)
 }
 
+/// Who asks for the addresses in `with` that are not in `desired`: a field manager that tells later readers that nobody set them.
+pub(super) fn keeper(desired: &Object, with: &Object) -> String {
+    let mut kept = Vec::new();
+    for (field, also) in [("clusterIP", Some("clusterIPs")), ("healthCheckNodePort", None)] {
+        let at = format!("/spec/{field}");
+        if desired.at(&at).is_none() && with.at(&at).is_some() {
+            kept.extend([Some(field), also].into_iter().flatten());
+        }
+    }
+    let ports = |service: &Object| {
+        let ports = service.at("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+        ports.iter().any(|port| port.get("nodePort").is_some())
+    };
+    if !ports(desired) && ports(with) {
+        kept.push("nodePort");
+    }
+    crate::clean::keeper(&kept)
+}
+
 /// Does the target refuse a service because of an address it asks for?
 pub(super) fn is_refusal(error: &ApiError) -> bool {
     let (ApiError::Invalid { message, .. } | ApiError::Other { message, .. }) = error else { return false };

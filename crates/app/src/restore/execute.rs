@@ -19,7 +19,7 @@ use super::{
     Action, ApprovedPlan, Deadlines, Done, Method, ObjectResult, OnConflict, PlannedWave, Report, Step,
     WaveResult, addresses, lost, webhooks,
 };
-use crate::api::{ApiError, ApplyOptions, Cluster, Propagation};
+use crate::api::{ApiError, ApplyOptions, Cluster, FIELD_MANAGER, Propagation};
 use crate::compare::changes;
 use crate::kinds::{self, Order, Readiness};
 use crate::object::{Object, ObjectKey};
@@ -418,7 +418,10 @@ impl Run<'_> {
     }
 
     async fn create(&self, step: &Step, body: &Object) -> Result<(Done, String), ApiError> {
-        match self.cluster().create(&step.resource, body, false).await {
+        let kept = step.made_as.as_ref().filter(|_| step.key.is("", "Service"));
+        let manager =
+            kept.map_or_else(|| FIELD_MANAGER.to_owned(), |with| addresses::keeper(&step.desired, with));
+        match self.cluster().create_as(&manager, &step.resource, body, false).await {
             Ok(made) => {
                 self.made(step, &made).await;
                 Ok((Done::Created, String::new()))

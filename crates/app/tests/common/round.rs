@@ -1,0 +1,146 @@
+//! A round trip: backed up, deleted, restored, compared, backed up again.
+#![allow(dead_code)] // Each test file uses its own part of this.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests: clippy knows only test functions as tests.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use app::api::{Cluster, Propagation};
+use app::backup::{self, BackupOptions, Means};
+use app::object::{Object, ObjectKey};
+use app::point::Point;
+use app::restore::{Consent, Deadlines, Executor, Report, RestoreOptions, RestorePlan, plan};
+use app::rules::{ExecOutcome, Hands, HandsError, Target};
+use app::select::Selection;
+use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeRestored, Volumes};
+use async_trait::async_trait;
+use repo::store::mem::MemStore;
+use repo::{
+    Cancel, Env, InitOptions, Kdf, Outcome, Passphrase, Progress, Reader, ReaderOptions, Repository, Root,
+    Writer,
+};
+use serde_json::{Value, json};
+
+/// No command is run and no volume is reached: round trips are about objects.
+pub struct Nothing;
+
+#[async_trait]
+impl Hands for Nothing {
+    async fn exec(&self, _: &Target, _: &[String], timeout: Duration) -> Result<ExecOutcome, HandsError> {
+        Err(HandsError::Timeout(timeout))
+    }
+}
+
+impl Volumes for Nothing {
+    fn locate(&self, _: &Value, _: &Value, _: &[Value]) -> Result<Located, String> {
+        Err("round trips are about objects".into())
+    }
+
+    fn backup(
+        &self,
+        _: &Located,
+        _: &Writer,
+        _: Option<(&Reader, &Previous)>,
+        _: &Cancel,
+        _: &dyn Progress,
+    ) -> Result<Outcome<VolumeCopy>, VolumeError> {
+        Err(VolumeError::Unreachable("round trips are about objects".into()))
+    }
+
+    fn restore(
+        &self,
+        _: &Reader,
+        _: &Root,
+        _: &Located,
+        _: Existing,
+        _: &Cancel,
+        _: &dyn Progress,
+    ) -> Result<Outcome<VolumeRestored>, VolumeError> {
+        Err(VolumeError::Unreachable("round trips are about objects".into()))
+    }
+}
+
+/// An empty repository in memory.
+pub fn repository() -> Repository {
+    let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+    Repository::init(Arc::new(MemStore::new()), &Passphrase::new("correct horse"), &options, &Env::real())
+        .unwrap()
+}
+
+/// A point of these namespaces.
+pub async fn backed_up(repository: &Repository, cluster: &Cluster, namespaces: &[String]) -> Point {
+    let means = Means {
+        repository: repository.clone(),
+        volumes: Arc::new(Nothing),
+        hands: Arc::new(Nothing),
+        env: Env::real(),
+        cancel: Cancel::new(),
+        progress: Arc::new(()),
+    };
+    let selection = Selection { namespaces: namespaces.to_vec(), ..Selection::default() };
+    let options = BackupOptions { selection, ..BackupOptions::default() };
+    let report = backup::run(cluster, &means, &options).await.unwrap();
+    Point::read(&repository.reader(ReaderOptions::default()).unwrap(), &report.info).unwrap()
+}
+
+/// Plans and executes, objects only.
+pub async fn restored(point: &Point, cluster: &Cluster, options: &RestoreOptions) -> (RestorePlan, Report) {
+    let plan = plan(point, cluster, options).await.unwrap();
+    let executor = Executor {
+        deadlines: Deadlines { step: Duration::from_millis(50), ..Deadlines::default() },
+        ..Executor::new(cluster.clone(), Env::real())
+    };
+    let report = plan.clone().approve(&Consent::default()).unwrap().execute(&executor).await;
+    (plan, report)
+}
+
+/// The cluster as it is served now: a definition adds a kind.
+pub async fn anew(cluster: &Cluster) -> Cluster {
+    Cluster::connect(cluster.client.clone()).await.unwrap()
+}
+
+async fn get(cluster: &Cluster, key: &ObjectKey) -> Option<Object> {
+    cluster.get_key(key).await.unwrap()
+}
+
+/// Deletes an application: its namespaces, then what it has beside them, the last made first. Takes finalizers off that only a
+/// controller would take off.
+pub async fn lose(cluster: &Cluster, objects: &[Value]) {
+    let cluster = anew(cluster).await;
+    let keys: Vec<ObjectKey> = objects.iter().map(|o| Object(o.clone()).key()).collect();
+    for (object, key) in objects.iter().zip(&keys) {
+        if object.pointer("/metadata/finalizers").is_some()
+            && let Some(resource) = cluster.resources.find(&key.group, &key.kind)
+        {
+            let off = json!({"metadata": {"finalizers": null}});
+            let _ = cluster.merge_patch(resource, &key.namespace, &key.name, None, &off).await;
+        }
+    }
+    let outside = keys.iter().rev().filter(|key| key.namespace.is_empty());
+    let (spaces, others): (Vec<_>, Vec<_>) = outside.partition(|key| key.is("", "Namespace"));
+    // Webhooks first: one without pods stands before everything else.
+    let (hooks, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|key| key.kind.ends_with("WebhookConfiguration"));
+    for key in hooks.into_iter().chain(spaces).chain(others) {
+        let Some(resource) = cluster.resources.find(&key.group, &key.kind) else { continue };
+        cluster.delete(resource, "", &key.name, Propagation::Background, None).await.unwrap();
+        for turn in 0.. {
+            if get(&cluster, key).await.is_none() {
+                break;
+            }
+            assert!(turn < 600, "{key} is gone within a minute");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// The references of a certificate in words, with a mapping undone.
+pub fn references(point: &Point, undo: &dyn Fn(&ObjectKey) -> String) -> BTreeSet<String> {
+    point
+        .certificate
+        .references
+        .iter()
+        .map(|r| format!("{} -> {} {:?} {} {:?}", undo(&r.from), undo(&r.to), r.via, r.at, r.state))
+        .collect()
+}
