@@ -18,6 +18,13 @@ use crate::object::{Gvk, Object, ObjectKey, join_api_version};
 
 /// How long one request may take; a list page of a slow server stays well below it.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+/// How often a request is sent to a server that has too much to do, and the pauses if it does not say how long; they double.
+const BUSY_TRIES: u32 = 6;
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// How often a question is asked again after the line went dead; a server that is gone is to be told soon.
+const HUNG_UP_MAX: u32 = 1;
+/// A server may ask for minutes; we look sooner.
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Objects a page; what kubectl and the API server's own tests use.
 const PAGE_OBJECTS: usize = 500;
 /// How often a list starts anew when its continue token expired (410) before we give up.
@@ -276,6 +283,14 @@ pub struct ApplyOptions {
     pub dry_run: bool,
 }
 
+/// A request without an answer.
+enum Lost {
+    /// The connection ended.
+    HungUp(ApiError),
+    /// It was never sent, or took too long.
+    Other(ApiError),
+}
+
 /// How a deletion treats what the object owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Propagation {
@@ -315,7 +330,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The one door: a request and its answer, whatever its status.
+    /// The one door: a request and its answer, whatever its status. A server that has too much to do (429) is asked again
+    /// when it says so; one that hangs up on a question, at once.
     pub async fn send(
         &self,
         method: Method,
@@ -323,32 +339,56 @@ impl Cluster {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Answer, ApiError> {
+        let (mut pause, mut hung_up) = (BUSY_PAUSE, 0);
+        for left in (0..BUSY_TRIES).rev() {
+            match self.send_once(&method, path, headers, body.clone()).await {
+                // Told before anything was done, so that any request may be sent again.
+                Ok((answer, after)) if answer.status == StatusCode::TOO_MANY_REQUESTS && left > 0 => {
+                    tokio::time::sleep(after.unwrap_or(pause).min(BUSY_PAUSE_MAX)).await;
+                    pause *= 2;
+                }
+                // Whether a change was made is not known then; whoever wanted it looks. To ask does no harm.
+                Err(Lost::HungUp(_)) if method == Method::GET && left > 0 && hung_up < HUNG_UP_MAX => {
+                    hung_up += 1;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Ok((answer, _)) => return Ok(answer),
+                Err(Lost::HungUp(error) | Lost::Other(error)) => return Err(error),
+            }
+        }
+        Err(ApiError::Unreachable { what: format!("{method} {path}"), message: "it is too busy".into() })
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<(Answer, Option<Duration>), Lost> {
         let what = format!("{method} {path}");
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method.clone()).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request
             .body(Body::from(body))
-            .map_err(|e| ApiError::Invalid { what: what.clone(), message: e.to_string() })?;
+            .map_err(|e| Lost::Other(ApiError::Invalid { what: what.clone(), message: e.to_string() }))?;
         let exchange = async {
-            let response = self.client.send(request).await.map_err(|e| transport(&what, e))?;
+            let response = self.client.send(request).await.map_err(|e| Lost::HungUp(transport(&what, e)))?;
             let (parts, body) = response.into_parts();
-            let body = body.collect_bytes().await.map_err(|e| transport(&what, e))?;
-            let content_type = parts
-                .headers
-                .get(http::header::CONTENT_TYPE)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or("")
-                .to_owned();
-            Ok(Answer { status: parts.status, content_type, body })
+            let body = body.collect_bytes().await.map_err(|e| Lost::HungUp(transport(&what, e)))?;
+            let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
+            let content_type = header(http::header::CONTENT_TYPE).unwrap_or("").to_owned();
+            let after = header(http::header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
+            Ok((Answer { status: parts.status, content_type, body }, after.map(Duration::from_secs)))
         };
         match tokio::time::timeout(REQUEST_TIME_MAX, exchange).await {
             Ok(done) => done,
-            Err(_) => Err(ApiError::Unreachable {
+            Err(_) => Err(Lost::Other(ApiError::Unreachable {
                 what: what.clone(),
                 message: format!("none within {} s", REQUEST_TIME_MAX.as_secs()),
-            }),
+            })),
         }
     }
 
