@@ -198,9 +198,9 @@ impl<'r> PackReader<'r> {
     ) -> (usize, Result<(), Error>) {
         let done: Vec<AtomicBool> = (0..count).map(|_| AtomicBool::new(false)).collect();
         let doubtful = Mutex::new(BTreeMap::new());
-        // Each thread holds a pack.
+        // Each thread holds a pack. One more than can compute: somebody always waits for the store.
         let largest = (0..count).filter_map(pack).map(|(_, size)| size).max().unwrap_or(0).max(1);
-        let threads = (self.run.repo.budget().packs as u64 / largest).clamp(1, self.run.threads as u64);
+        let threads = (self.run.repo.budget().packs as u64 / largest).clamp(1, self.run.threads as u64 + 1);
         let outcome = self.run.parallel(threads as usize, count, |at| {
             let Some((id, size)) = pack(at) else { return Ok(()) };
             if is_over(at) {
