@@ -440,7 +440,13 @@ impl Run<'_> {
         #[cfg(not(test))]
         let give = true;
         if give {
-            lease::put_verdict(self.repo, &sentenced, notes.top())?;
+            lease::put_verdict(
+                self.repo,
+                &sentenced,
+                notes.top(),
+                #[cfg(test)]
+                self.options.sabotage,
+            )?;
         }
         self.own = sentenced.into_iter().collect();
         Ok(())

@@ -37,6 +37,9 @@ pub const LEASE: Duration = Duration::from_secs(3_600);
 /// How long a void stays whose commit is not there: so long a put may be under way that got no answer.
 pub(crate) const VOID_KEPT: i64 = 24 * 3_600_000_000_000;
 
+/// How often a writer that begins lists marks anew because some went away: a collection removes them once.
+const LISTED_MAX: usize = 8;
+
 /// What a sealed note is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -305,22 +308,54 @@ pub(crate) fn put_mark(repo: &Repository, packs: Vec<PackId>) -> Result<String, 
     Ok(key)
 }
 
-/// Puts a verdict of these packs, which ascend, under the next number that is free. No packs: the closing one
-/// with exactly the number `top + 1`, or nothing if somebody took it.
-pub(crate) fn put_verdict(repo: &Repository, packs: &[PackId], top: u64) -> Result<Option<u64>, Error> {
+/// Puts a verdict of these packs, which ascend, under the next number that is free.
+///
+/// The number may be one that others had used, closed and removed since `top` was listed. A verdict below a closing one
+/// says nothing to anybody, so that is looked for, and then it is put again above.
+pub(crate) fn put_verdict(
+    repo: &Repository,
+    packs: &[PackId],
+    top: u64,
+    #[cfg(test)] sabotage: Sabotage,
+) -> Result<u64, Error> {
     let mut number = top + 1;
     loop {
-        let list = PackList { time: repo.env().now(), packs: packs.to_vec(), number };
-        let bytes = seal(repo, Kind::Verdict, &list.encode(Kind::Verdict))?;
-        let key = verdict_key(number);
-        // Exists with our own bytes: an earlier try landed. (They are never those of another: the salt differs.)
-        if repo.store().put(&key, bytes.clone())? == Put::Created || repo.store().get(&key)? == bytes {
-            return Ok(Some(number));
+        if !put_numbered(repo, packs, number)? {
+            number += 1;
+            continue;
         }
-        if packs.is_empty() {
-            return Ok(None);
+        #[cfg(test)]
+        if sabotage == Sabotage::CollectorSpeaksTooLow {
+            return Ok(number);
         }
-        number += 1;
+        let notes = Notes::list(repo)?;
+        let closed = notes.verdicts.range(number + 1..).any(|(_, object)| object.size <= CLOSING_BYTES_MAX);
+        if !closed {
+            return Ok(number);
+        }
+        number = notes.top() + 1;
+    }
+}
+
+/// Puts the verdict that closes all up to `top`, under exactly the number above. `None` if somebody took it.
+pub(crate) fn close_verdicts(repo: &Repository, top: u64) -> Result<Option<u64>, Error> {
+    Ok(put_numbered(repo, &[], top + 1)?.then_some(top + 1))
+}
+
+/// `false` if the number is taken.
+fn put_numbered(repo: &Repository, packs: &[PackId], number: u64) -> Result<bool, Error> {
+    let list = PackList { time: repo.env().now(), packs: packs.to_vec(), number };
+    let bytes = seal(repo, Kind::Verdict, &list.encode(Kind::Verdict))?;
+    let key = verdict_key(number);
+    // Exists with our own bytes: an earlier try landed. (They are never those of another: the salt differs.)
+    if repo.store().put(&key, bytes.clone())? == Put::Created {
+        return Ok(true);
+    }
+    match repo.store().get(&key) {
+        Ok(there) => Ok(there == bytes),
+        // Removed since: the number was taken.
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -391,13 +426,15 @@ pub(crate) enum Sabotage {
     CollectorGivesNoVerdict,
     /// A collector does not wait for leases.
     CollectorIgnoresLeases,
+    /// A collector does not mind that others have closed the number it takes.
+    CollectorSpeaksTooLow,
     /// A collector removes verdicts and leaves no closing one.
     CollectorForgetsNumbers,
 }
 
 #[cfg(test)]
 impl Sabotage {
-    pub(crate) const ALL: [Sabotage; 10] = [
+    pub(crate) const ALL: [Sabotage; 11] = [
         Sabotage::WriterLooksNot,
         Sabotage::WriterIgnoresVerdicts,
         Sabotage::WriterIgnoresGaps,
@@ -407,6 +444,7 @@ impl Sabotage {
         Sabotage::CollectorCountsOnTheSentenced,
         Sabotage::CollectorGivesNoVerdict,
         Sabotage::CollectorIgnoresLeases,
+        Sabotage::CollectorSpeaksTooLow,
         Sabotage::CollectorForgetsNumbers,
     ];
 
@@ -490,21 +528,34 @@ impl Session {
             sabotage,
         };
         session.renew()?;
-        let notes = Notes::list(repo)?;
-        session.top = notes.top();
-        let verdicts = notes.open_verdicts(repo)?;
-        #[cfg(test)]
-        let verdicts = if sabotage == Sabotage::WriterIgnoresVerdicts { Vec::new() } else { verdicts };
-        for list in verdicts {
-            session.condemned.extend(list.packs);
-        }
-        for mark in &notes.marks {
-            #[cfg(test)]
-            if sabotage == Sabotage::WriterIgnoresMarks {
-                continue;
+        // A mark that is gone before it is read may have become a verdict after the listing: then that shows it.
+        for _ in 0..LISTED_MAX {
+            if session.read_notes()? {
+                break;
             }
-            match read_mark(repo, mark) {
-                Ok(list) => session.condemned.extend(list.into_iter().flat_map(|list| list.packs)),
+        }
+        Ok(session)
+    }
+
+    /// Takes in what collectors say; `false` if a mark went away meanwhile.
+    fn read_notes(&mut self) -> Result<bool, Error> {
+        let notes = Notes::list(&self.repo)?;
+        self.top = notes.top();
+        let verdicts = notes.open_verdicts(&self.repo)?;
+        #[cfg(test)]
+        let verdicts = if self.sabotage == Sabotage::WriterIgnoresVerdicts { Vec::new() } else { verdicts };
+        for list in verdicts {
+            self.condemned.extend(list.packs);
+        }
+        #[cfg(test)]
+        if self.sabotage == Sabotage::WriterIgnoresMarks {
+            return Ok(true);
+        }
+        let mut all = true;
+        for mark in &notes.marks {
+            match read_mark(&self.repo, mark) {
+                Ok(Some(list)) => self.condemned.extend(list.packs),
+                Ok(None) => all = false,
                 // It only makes it likelier that this write has to run again.
                 Err(error) if error.is_damage() => {
                     tracing::warn!(%error, "a mark cannot be read; packs it names are used again");
@@ -512,7 +563,7 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
-        Ok(session)
+        Ok(all)
     }
 
     /// Packs that are to go, or may be.

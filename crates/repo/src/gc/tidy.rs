@@ -124,7 +124,7 @@ impl Run<'_> {
                 let forget = false;
                 closing = match forget {
                     true => u64::MAX,
-                    false => lease::put_verdict(self.repo, &[], notes.top())?.unwrap_or(closing),
+                    false => lease::close_verdicts(self.repo, notes.top())?.unwrap_or(closing),
                 };
             }
         }
