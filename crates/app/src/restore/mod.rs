@@ -19,6 +19,7 @@ mod again;
 mod convert;
 mod decide;
 mod execute;
+mod expected;
 mod fill;
 mod holder;
 mod lost;

@@ -12,8 +12,8 @@ use super::only::definition_key;
 use super::status::Fate;
 use super::{
     Action, Candidate, ClusterScoped, Data, Left, PlannedWave, Prepared, RestoreOptions, RestorePlan, Served,
-    Step, VolumeStep, addresses, nothing_selected, observe, prepare, serve, stage_name, status, volumes,
-    webhooks,
+    Step, VolumeStep, addresses, expected, nothing_selected, observe, prepare, serve, stage_name, status,
+    volumes, webhooks,
 };
 use crate::api::{ApiError, Cluster, ResourceType};
 use crate::error::Error;
@@ -48,6 +48,19 @@ pub async fn plan(point: &Point, cluster: &Cluster, options: &RestoreOptions) ->
     webhooks::tell_absent(cluster, &steps, &mut prepared.findings).await?;
     let Prepared { mut left, mut findings, .. } = prepared;
     let by_key: BTreeMap<ObjectKey, Step> = steps.into_iter().map(|step| (step.key.clone(), step)).collect();
+    let restored = by_key.values().map(|step| step.was.as_ref().unwrap_or(&step.key)).collect();
+    let coming = by_key.keys().collect();
+    let references = &point.certificate.references;
+    expected::check(
+        references,
+        &restored,
+        &coming,
+        &options.transform,
+        cluster,
+        options.at_once,
+        &mut findings,
+    )
+    .await?;
     let volumes = volume_steps(point, cluster, options, &by_key, &mut findings).await?;
     let waves = waves(&items, by_key, &mut findings);
     left.sort();
