@@ -50,6 +50,11 @@ const LOCKED_SHOWN: u64 = 20;
 /// Stores stamp an object when a put begins rather than when it can be seen, and some keep whole seconds. A writer whose
 /// lease is younger than a mark by less than this may not have seen the mark, and is waited for.
 const STAMPS_DIFFER: i64 = 60_000_000_000;
+/// So long packs may be sentenced by a mark; after that they are marked anew. The grace period is shorter.
+const MARK_GOOD: i64 = 30 * 86_400_000_000_000;
+/// And so long it stays, even if what it names is needed again: somebody may have read it and be about to sentence,
+/// and a writer that begins meanwhile must see it.
+const MARK_KEPT: i64 = 31 * 86_400_000_000_000;
 /// How often what a new commit needs is copied out before the rest is left to the next run.
 const ROUNDS_MAX: usize = 4;
 
@@ -218,6 +223,9 @@ impl std::fmt::Debug for Plan {
 /// Looks what is needed and decides what to do. Changes nothing. Needs the read key.
 pub fn plan(repo: &Repository, options: GcOptions, progress: &dyn Progress) -> Result<Plan, Error> {
     repo.require(Capability::Read)?;
+    if options.grace.as_nanos() >= MARK_GOOD as u128 {
+        return Err(Error::invalid("a grace period of 30 days or more: nothing would ever be collected"));
+    }
     let looking = Looking { repo, options: &options, progress, own: &HashSet::new() };
     let (mut view, mut blocked) = looking.look(None)?;
     if !blocked.is_empty() {
@@ -295,7 +303,8 @@ fn is_ripe(modified: Timestamp, options: &GcOptions, now: Timestamp, running: &[
     let running = if options.sabotage == Sabotage::CollectorIgnoresLeases { &[] } else { running };
     let grace = i64::try_from(options.grace.as_nanos()).unwrap_or(i64::MAX);
     let seen_by_all = modified.saturating_add(STAMPS_DIFFER);
-    modified.saturating_add(grace) <= now && running.iter().all(|began| *began > seen_by_all)
+    let rested = modified.saturating_add(grace) <= now && now < modified.saturating_add(MARK_GOOD);
+    rested && running.iter().all(|began| *began > seen_by_all)
 }
 
 impl Plan {
@@ -410,23 +419,26 @@ impl Run<'_> {
         let notes = Notes::list(self.repo)?;
         let looking =
             Looking { repo: self.repo, options: self.options, progress: self.progress, own: &self.own };
-        let marks = looking.marks(&notes)?;
+        let mut marks = looking.marks(&notes)?;
+        let emptied: HashSet<&PackId> = emptied.iter().collect();
+        for (_, list) in &mut marks {
+            list.packs.retain(|id| {
+                view.packs.contains_key(id)
+                    && (emptied.contains(id)
+                        || view.needs(id).is_some_and(|needs| !needs.doomed && needs.used == 0))
+            });
+        }
+        marks.retain(|(_, list)| !list.packs.is_empty());
         if marks.is_empty() {
             return Ok(());
         }
         let leases = looking.leases()?;
         let now = lease::store_now(self.repo)?;
         let running: Vec<_> = running(&leases, now).collect();
-        let emptied: HashSet<&PackId> = emptied.iter().collect();
         let mut sentenced: Vec<PackId> = marks
             .iter()
             .filter(|(object, _)| is_ripe(object.modified, self.options, now, &running))
-            .flat_map(|(_, list)| list.packs.iter())
-            .filter(|id| view.packs.contains_key(id))
-            .filter(|id| {
-                emptied.contains(id) || view.needs(id).is_some_and(|needs| !needs.doomed && needs.used == 0)
-            })
-            .copied()
+            .flat_map(|(_, list)| list.packs.iter().copied())
             .collect();
         sentenced.sort_unstable();
         sentenced.dedup();

@@ -434,18 +434,19 @@ pub(crate) enum Sabotage {
 
 #[cfg(test)]
 impl Sabotage {
-    pub(crate) const ALL: [Sabotage; 11] = [
-        Sabotage::WriterLooksNot,
-        Sabotage::WriterIgnoresVerdicts,
-        Sabotage::WriterIgnoresGaps,
-        Sabotage::WriterIgnoresMarks,
-        Sabotage::CollectorListsNot,
-        Sabotage::CollectorIgnoresOthers,
-        Sabotage::CollectorCountsOnTheSentenced,
-        Sabotage::CollectorGivesNoVerdict,
-        Sabotage::CollectorIgnoresLeases,
-        Sabotage::CollectorSpeaksTooLow,
-        Sabotage::CollectorForgetsNumbers,
+    /// All of them, and the histories that were seen to notice.
+    pub(crate) const ALL: [(Sabotage, u64); 11] = [
+        (Sabotage::WriterLooksNot, 13),
+        (Sabotage::WriterIgnoresVerdicts, 85),
+        (Sabotage::WriterIgnoresGaps, 15),
+        (Sabotage::WriterIgnoresMarks, 138),
+        (Sabotage::CollectorListsNot, 40),
+        (Sabotage::CollectorIgnoresOthers, 85),
+        (Sabotage::CollectorCountsOnTheSentenced, 11_780),
+        (Sabotage::CollectorGivesNoVerdict, 13),
+        (Sabotage::CollectorIgnoresLeases, 49),
+        (Sabotage::CollectorSpeaksTooLow, 1_448),
+        (Sabotage::CollectorForgetsNumbers, 15),
     ];
 
     pub(crate) fn is_of_writers(self) -> bool {

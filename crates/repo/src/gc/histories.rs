@@ -251,7 +251,7 @@ impl History {
             // What was on its way arrives.
             world.step = u64::MAX;
             world.happen();
-            world.now += 2 * VOID_KEPT;
+            world.now += VOID_KEPT + 2 * MARK_KEPT;
             world.acknowledged.iter().map(|one| one.commit).collect()
         };
         let hand = Hand { sim: self.sim.clone(), actor: None, retries: false };
@@ -401,13 +401,14 @@ fn r3_no_history_of_writers_and_collectors_loses_an_acknowledged_point() {
     }
 }
 
-/// Each step of the protocol, left out: the histories notice.
+/// Each step of the protocol, left out: the histories notice. Beginning with those that long runs have shown to, so that
+/// it takes seconds; if the histories change these move, and the search goes on from there.
 #[test]
 fn r3_histories_notice_a_step_that_is_left_out() {
     let most = number("HOLDFAST_HISTORIES", 2_000);
     let mut missed = Vec::new();
-    for sabotage in Sabotage::ALL {
-        match run_all(1..1 + most, sabotage) {
+    for (sabotage, first) in Sabotage::ALL {
+        match run_all(first..first + most, sabotage) {
             Err((seed, what)) => println!("{sabotage:?}: noticed by seed {seed}: {what}"),
             Ok(_) => missed.push(sabotage),
         }

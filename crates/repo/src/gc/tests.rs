@@ -153,7 +153,11 @@ fn r3_a_writer_at_work_is_waited_for_and_keeps_what_it_relies_on() {
     let done = world.gc(options(0));
     assert_eq!((done.packs_deleted, done.packs_waiting), (0, 0), "all of it is needed again");
     world.whole(&[(&second, &a)]);
+    assert_eq!(world.count("gc/mark"), 1, "who has read it may be about to sentence");
+    world.env.advance(32 * 24 * HOUR);
+    world.gc(options(0));
     assert_eq!(world.count("gc/mark"), 0);
+    world.whole(&[(&second, &a)]);
 }
 
 #[test]

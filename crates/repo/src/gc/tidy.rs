@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use super::Run;
 use super::copy::delete;
 use super::view::{Looking, View, list_packs};
+use super::{MARK_KEPT, Run};
 use crate::check::turns::{CHECKS, TRIED_MAX};
 use crate::env::Timestamp;
 use crate::error::Error;
@@ -45,9 +45,12 @@ impl Run<'_> {
             || !(view.notes.voids.is_empty() && view.notes.clocks.is_empty());
         let now = if asks_the_time { lease::store_now(self.repo)? } else { Timestamp::MIN };
         self.tidy_verdicts(view)?;
+        let latest = view.latest(self.repo.env().now());
         for (object, list) in &view.marks {
-            let waits = |id: &PackId| !gone.contains(id) && view.is_waiting(id);
-            if !list.packs.iter().any(waits) {
+            // What nobody can rely on: it is gone, or a verdict says it.
+            let said =
+                |id: &PackId| gone.contains(id) || !view.packs.contains_key(id) || view.doomed.contains(id);
+            if list.packs.iter().all(said) || object.modified.saturating_add(MARK_KEPT) < latest {
                 self.delete_note(&object.key)?;
             }
         }

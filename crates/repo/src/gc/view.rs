@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::GcOptions;
 use super::tally::{Listed, Tally};
 use super::walk::{Blocked, Reach};
+use super::{GcOptions, MARK_GOOD};
 use crate::env::Timestamp;
 use crate::error::Error;
 use crate::id::{CommitId, INDEX, PACKS, PackId, SegmentId, WriterId};
@@ -30,6 +30,17 @@ pub(super) fn running(
     now: Timestamp,
 ) -> impl Iterator<Item = Timestamp> {
     leases.values().filter(move |seen| seen.ends > now).map(|seen| seen.began)
+}
+
+fn latest(
+    packs: &HashMap<PackId, Listed>,
+    marks: &[(Object, PackList)],
+    leases: &BTreeMap<WriterId, LeaseSeen>,
+    now: Timestamp,
+) -> Timestamp {
+    let packs = packs.values().map(|pack| pack.modified);
+    let marks = marks.iter().map(|(object, _)| object.modified);
+    packs.chain(marks).chain(leases.values().map(|lease| lease.began)).fold(now, Timestamp::max)
 }
 
 /// How much of a pack is needed.
@@ -66,9 +77,7 @@ impl View {
 
     /// The latest time there is a sign of: the store's own clock may be ahead of ours.
     pub(super) fn latest(&self, now: Timestamp) -> Timestamp {
-        let packs = self.packs.values().map(|pack| pack.modified);
-        let marks = self.marks.iter().map(|(object, _)| object.modified);
-        packs.chain(marks).chain(self.leases.values().map(|lease| lease.began)).fold(now, Timestamp::max)
+        latest(&self.packs, &self.marks, &self.leases, now)
     }
 
     /// Whether packs that no segment names may hold what is lost, and therefore stay.
@@ -196,7 +205,6 @@ impl Looking<'_> {
         // What this run has sentenced is sentenced, should the verdict be gone.
         doomed.extend(self.own);
         let marks = self.marks(&notes)?;
-        let marked = marks.iter().flat_map(|(_, list)| list.packs.iter().copied()).collect();
 
         let mut segments = Vec::new();
         repo.store().list(INDEX, &mut |object| {
@@ -222,6 +230,9 @@ impl Looking<'_> {
         };
         let blocked = reach.walk(repo, &commits, threads, &self.options.cancel, self.progress)?;
         let packs = list_packs(repo)?;
+        let now = latest(&packs, &marks, &leases, repo.env().now());
+        let good = marks.iter().filter(|(object, _)| now < object.modified.saturating_add(MARK_GOOD));
+        let marked = good.flat_map(|(_, list)| list.packs.iter().copied()).collect();
         let tally = Tally::new(&reach, &packs, &doomed, &marked)?;
         let view =
             View { leases, commits, voided, notes, marks, marked, doomed, segments, reach, packs, tally };
