@@ -16,6 +16,7 @@
 //! `HOLDFAST_HISTORIES=<n>` runs so many, from `HOLDFAST_FIRST` on. That the test can fail is a test: each step of the protocol is left out in
 //! turn, and the histories notice.
 
+#[cfg(test)]
 mod sim;
 
 use std::collections::{BTreeMap, HashMap};
