@@ -486,7 +486,7 @@ fn is_made_by_hand(object: &Object) -> bool {
 }
 
 /// Names that stand for something everywhere, even where we may not look.
-fn made_by_every_cluster(key: &ObjectKey) -> Option<&'static str> {
+pub(crate) fn made_by_every_cluster(key: &ObjectKey) -> Option<&'static str> {
     let is_token = |name: &str| name.rsplit_once("-token-").is_some_and(|(_, end)| end.len() == 5);
     match (key.kind.as_str(), key.name.as_str()) {
         ("ServiceAccount", "default") => Some("every namespace gets it"),
@@ -527,7 +527,7 @@ pub fn unprotected(selected: &Selected) -> Vec<Finding> {
         if told.insert((external.kind, &external.name)) {
             findings.push(Finding::note(
                 "data-outside",
-                format!("{} {}", external.kind, external.name),
+                external.words(),
                 format!("{} uses it ({}); its data is not in the point", external.from, external.at),
             ));
         }

@@ -1,96 +1,156 @@
-//! What the certificate expects the target to bring, looked for on this target.
-//!
-//! A backup cannot know where a point will be restored; the plan can. What another application, an administrator or the
-//! cluster itself was to provide and does not is told before anything is made that needs it.
+//! What the objects of a restore need of the target and the point does not have: classes, drivers, issuers, roles, Secrets that
+//! somebody else keeps. The certificate calls them *expected on the target*; here the target is asked, before anything is
+//! changed. Asked is for what the objects name after all mappings, so a class that was mapped to one that does not exist
+//! is found, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use repo::Finding;
 
+use super::{Action, Step};
 use crate::api::{ApiError, Cluster};
-use crate::certificate::{Reference, State};
 use crate::error::Error;
-use crate::graph::By;
-use crate::object::ObjectKey;
-use crate::transform::Transform;
+use crate::graph::{By, RefKind};
+use crate::object::{Object, ObjectKey};
+use crate::refs::{self, Target};
+use crate::select::made_by_every_cluster;
+use crate::world::canonical;
 
-/// What every namespace gets as soon as it is there; a plan that looks before would not find it.
-fn comes_with_its_namespace(key: &ObjectKey) -> bool {
-    key.is("", "ServiceAccount") && key.name == "default"
-        || key.is("", "ConfigMap")
-            && matches!(key.name.as_str(), "kube-root-ca.crt" | "openshift-service-ca.crt")
-}
+/// Objects asked for at the same time.
+const AT_ONCE: usize = 8;
 
-/// Nobody had it then either, so its absence is no news; the certificate's words for it.
-fn was_absent(reference: &Reference) -> bool {
-    ["optional", "not there", "its owner is gone", "no such class exists"]
-        .iter()
-        .any(|word| reference.reason.starts_with(word))
-}
-
-/// Looks for what `references` expect of the target, for objects that are restored (`restored`: by their keys in the
-/// point) and do not bring it along (`coming`: keys on the target).
-///
-/// # Errors
-/// If the cluster does not answer.
-pub(super) async fn check(
-    references: &[Reference],
-    restored: &BTreeSet<&ObjectKey>,
-    coming: &BTreeSet<&ObjectKey>,
-    transform: &Transform,
+/// Looks for what is needed and comes with no step, and tells what is not there.
+pub(super) async fn look(
     cluster: &Cluster,
-    at_once: usize,
+    steps: &[Step],
     findings: &mut Vec<Finding>,
 ) -> Result<(), Error> {
-    let mut wanted: BTreeMap<ObjectKey, Vec<&Reference>> = BTreeMap::new();
-    for reference in references {
-        if reference.state != State::ExpectedOnTarget
-            || reference.by != By::Table
-            || reference.to.name.is_empty()
-            || was_absent(reference)
-            || comes_with_its_namespace(&reference.to)
-            || !restored.contains(&reference.from)
-        {
-            continue;
-        }
-        let mut to = reference.to.clone();
-        to.namespace = transform.namespace(&to.namespace).to_owned();
-        if to.is("", "Namespace") {
-            to.name = transform.namespace(&to.name).to_owned();
-        } else if to.is("storage.k8s.io", "StorageClass") {
-            to.name = transform.storage_class(&to.name).to_owned();
-        }
-        if !coming.contains(&to) && cluster.resources.find(&to.group, &to.kind).is_some() {
-            wanted.entry(to).or_default().push(reference);
-        }
-    }
-    let mut looks = futures::stream::iter(wanted)
-        .map(|(to, references)| async move {
-            let there = cluster.get_key(&to).await;
-            (to, references, there)
+    let parts: Vec<Part<'_>> = steps.iter().map(|step| (step.action, &step.key, &step.desired)).collect();
+    let asked = futures::stream::iter(needed(&parts))
+        .map(|(to, (from, at))| async move {
+            let there = match cluster.resources.find(&to.group, &to.kind) {
+                Some(resource) => cluster.get(resource, &to.namespace, &to.name).await.map(|o| o.is_some()),
+                // A kind that is not served has no objects.
+                None => Ok(false),
+            };
+            (to, from, at, there)
         })
-        .buffer_unordered(at_once.max(1));
-    while let Some((to, references, there)) = looks.next().await {
+        .buffer_unordered(AT_ONCE);
+    let mut answers: Vec<_> = asked.collect().await;
+    answers.sort_by(|a, b| a.0.cmp(&b.0));
+    for (to, from, at, there) in answers {
         match there {
-            Ok(None) => {}
+            Ok(true) => {}
+            Ok(false) => findings.push(Finding::warning(
+                "expected-absent",
+                to.to_string(),
+                format!("{from} needs it ({at}), and neither the recovery point nor the target has it"),
+            )),
             Err(error @ ApiError::Unreachable { .. }) => return Err(error.into()),
-            // There, or not for us to know.
-            Ok(Some(_)) | Err(_) => continue,
+            Err(error) => findings.push(Finding::note(
+                "expected-unseen",
+                to.to_string(),
+                format!("{from} needs it ({at}); whether the target has it could not be seen: {error}"),
+            )),
         }
-        let Some(first) = references.first() else { continue };
-        let more = match references.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        findings.push(Finding::warning(
-            "expected-missing",
-            to.to_string(),
-            format!(
-                "{} needs it ({}){more}; it is not in the point ({}) and not on the target either",
-                first.from, first.at, first.reason
-            ),
-        ));
     }
     Ok(())
+}
+
+/// What counts of a step.
+type Part<'a> = (Action, &'a ObjectKey, &'a Object);
+
+/// What is needed, with one place that says so.
+fn needed(steps: &[Part<'_>]) -> BTreeMap<ObjectKey, (ObjectKey, String)> {
+    let comes: BTreeSet<&ObjectKey> = steps.iter().map(|(_, key, _)| *key).collect();
+    // A class that pairs a claim with a volume made by hand need not exist.
+    let pairs: BTreeSet<&str> = steps
+        .iter()
+        .filter(|(_, key, _)| key.is("", "PersistentVolume"))
+        .map(|(_, _, desired)| desired.str("/spec/storageClassName"))
+        .collect();
+    let mut needed = BTreeMap::new();
+    let written = steps
+        .iter()
+        .filter(|(action, ..)| matches!(action, Action::Create | Action::Update | Action::Replace));
+    for (_, key, desired) in written {
+        for found in refs::of(desired) {
+            let Target::Object(mut to) = found.target else { continue };
+            canonical(&mut to);
+            let is_pair = to.is("storage.k8s.io", "StorageClass") && pairs.contains(to.name.as_str());
+            let is_asked = !found.optional
+                && found.by == By::Table
+                && is_needed(found.via)
+                && !is_pair
+                && !comes.contains(&to)
+                && made_by_every_cluster(&to).is_none();
+            if is_asked {
+                needed.entry(to).or_insert(((*key).clone(), found.at));
+            }
+        }
+    }
+    needed
+}
+
+/// Owners and namespaces a restore settles itself; what is selected, watched or named in text need not be there.
+fn is_needed(via: RefKind) -> bool {
+    match via {
+        RefKind::Config
+        | RefKind::Secret
+        | RefKind::ServiceAccount
+        | RefKind::Claim
+        | RefKind::Class
+        | RefKind::Role
+        | RefKind::Scales
+        | RefKind::Routes
+        | RefKind::Calls
+        | RefKind::PartOf
+        | RefKind::Attaches => true,
+        RefKind::Owner
+        | RefKind::Namespace
+        | RefKind::Volume
+        | RefKind::Subject
+        | RefKind::Selects
+        | RefKind::Definition
+        | RefKind::Names
+        | RefKind::Watches
+        | RefKind::Tracked
+        | RefKind::Other => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_comes_with_the_point_or_with_every_cluster_is_not_asked_for() {
+        let claim = |name: &str, class: &str| json!({"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"namespace":"shop","name":name},"spec":{"storageClassName":class}});
+        let pod = json!({"apiVersion":"v1","kind":"Pod","metadata":{"namespace":"shop","name":"p"},"spec":{"serviceAccountName":"default",
+            "priorityClassName":"system-node-critical","runtimeClassName":"gvisor",
+            "containers":[{"envFrom":[{"secretRef":{"name":"here"}},{"secretRef":{"name":"gone"}},{"configMapRef":{"name":"may","optional":true}}]}]}});
+        let steps = [
+            (Action::Create, pod),
+            (
+                Action::Skip,
+                json!({"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"shop","name":"here"}}),
+            ),
+            (Action::Create, claim("a", "fast")),
+            (Action::Create, claim("b", "manual")),
+            (Action::Unchanged, claim("c", "slow")),
+            (
+                Action::Create,
+                json!({"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"v"},"spec":{"storageClassName":"manual"}}),
+            ),
+        ];
+        let steps: Vec<(Action, ObjectKey, Object)> = steps
+            .into_iter()
+            .map(|(action, object)| (action, Object(object.clone()).key(), Object(object)))
+            .collect();
+        let parts: Vec<Part<'_>> = steps.iter().map(|(action, key, object)| (*action, key, object)).collect();
+        let needed: Vec<String> = needed(&parts).keys().map(ToString::to_string).collect();
+        assert_eq!(needed, ["Secret shop/gone", "RuntimeClass gvisor", "StorageClass fast"]);
+    }
 }

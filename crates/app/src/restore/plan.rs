@@ -46,21 +46,9 @@ pub async fn plan(point: &Point, cluster: &Cluster, options: &RestoreOptions) ->
         .collect();
     let steps = steps(point, cluster, options, &mut prepared).await?;
     webhooks::tell_absent(cluster, &steps, &mut prepared.findings).await?;
+    expected::look(cluster, &steps, &mut prepared.findings).await?;
     let Prepared { mut left, mut findings, .. } = prepared;
     let by_key: BTreeMap<ObjectKey, Step> = steps.into_iter().map(|step| (step.key.clone(), step)).collect();
-    let restored = by_key.values().map(|step| step.was.as_ref().unwrap_or(&step.key)).collect();
-    let coming = by_key.keys().collect();
-    let references = &point.certificate.references;
-    expected::check(
-        references,
-        &restored,
-        &coming,
-        &options.transform,
-        cluster,
-        options.at_once,
-        &mut findings,
-    )
-    .await?;
     let volumes = volume_steps(point, cluster, options, &by_key, &mut findings).await?;
     let waves = waves(&items, by_key, &mut findings);
     left.sort();
