@@ -60,6 +60,13 @@ pub struct External {
     pub name: String,
 }
 
+impl External {
+    /// `database postgres://db.example.com:5432/shop`.
+    pub fn words(&self) -> String {
+        format!("{} {}", self.kind, self.name)
+    }
+}
+
 /// How one claim's data stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeState {

@@ -240,6 +240,17 @@ mod tests {
     }
 
     #[test]
+    fn words_are_those_of_the_page_and_a_new_one_is_read_as_other() {
+        for via in
+            [RefKind::Owner, RefKind::ServiceAccount, RefKind::PartOf, RefKind::Watches, RefKind::Other]
+        {
+            assert_eq!(serde_json::to_value(via).unwrap(), via.word());
+        }
+        assert_eq!(serde_json::from_str::<RefKind>("\"of_tomorrow\"").unwrap(), RefKind::Other);
+        assert_eq!(serde_json::from_str::<By>("\"table\"").unwrap(), By::Table);
+    }
+
+    #[test]
     fn edges_are_found_from_both_ends() {
         let graph = Graph::new(
             [key("a"), key("b")].into(),

@@ -22,7 +22,6 @@ pub mod drift;
 pub mod error;
 pub mod export;
 pub mod graph;
-pub mod import;
 pub mod kinds;
 pub mod map;
 pub mod names;

@@ -18,6 +18,15 @@ fn is_drawn(edge: &Edge) -> bool {
         && !(edge.via == RefKind::ServiceAccount && edge.optional)
 }
 
+/// A word for what a reference means.
+fn word(edge: &Edge) -> String {
+    match edge.via {
+        _ if edge.by == By::Text => "names".to_owned(),
+        RefKind::Other => "uses".to_owned(),
+        via => via.word().replace('_', " "),
+    }
+}
+
 /// One application as a map.
 pub fn draw(found: &Discovered, application: &Application) -> String {
     let mut map = Map {
@@ -29,19 +38,45 @@ pub fn draw(found: &Discovered, application: &Application) -> String {
     };
     map.line(0, &format!("{} (found by {})", application.full_name(), application.by));
     for root in map.roots() {
-        map.object(root, 1, "");
+        map.object(root, 1, "", false);
+    }
+    for by in map.deployed_by() {
+        map.line(1, &format!("deployed by {by}"));
     }
     for need in &application.needs {
         map.line(1, &format!("needs {}: {} <- {} {}", need.application, need.to, need.from, need.at));
     }
     for external in &application.external {
-        let name = external.name.strip_prefix("bucket ").unwrap_or(&external.name);
-        map.line(1, &format!("outside: {} {name} <- {} {}", external.kind, external.from, external.at));
+        let outside = if external.kind.holds_data() { "outside, unprotected" } else { "outside" };
+        map.line(1, &format!("{outside}: {} <- {} {}", external.words(), external.from, external.at));
     }
-    for what in &application.unprotected {
+    let elsewhere: BTreeSet<String> =
+        application.external.iter().map(|e| format!("{}:", e.words())).collect();
+    for what in application.unprotected.iter().filter(|w| !elsewhere.iter().any(|e| w.starts_with(e))) {
         map.line(1, &format!("unprotected: {what}"));
     }
     map.text
+}
+
+/// What lies between applications, one line each: who needs whom, what several use, and what is nobody's. At most so many
+/// lines of each.
+pub fn between(found: &Discovered, most: usize) -> Vec<String> {
+    let needs: BTreeSet<String> = found
+        .applications
+        .iter()
+        .flat_map(|a| a.needs.iter().map(|n| format!("{} needs {}: {}", a.full_name(), n.application, n.to)))
+        .collect();
+    let shared = found.shared.iter().map(|s| format!("shared: {}, by {}", s.object, s.used_by.join(", ")));
+    let unclaimed = found.unclaimed.iter().map(|key| format!("in no application: {key}"));
+    let mut lines = Vec::new();
+    for all in [needs.into_iter().collect(), shared.collect(), unclaimed.collect::<Vec<_>>()] {
+        let hidden = all.len().saturating_sub(most);
+        lines.extend(all.into_iter().take(most));
+        if hidden > 0 {
+            lines.push(format!("… and {hidden} more; -o json has all of them"));
+        }
+    }
+    lines
 }
 
 struct Map<'a> {
@@ -59,10 +94,21 @@ impl<'a> Map<'a> {
 
     /// Made again by its controller: not drawn.
     fn is_made(&self, key: &ObjectKey) -> bool {
-        self.found.objects.get(key).copied().unwrap_or(false)
+        self.found.objects.get(key).is_some_and(|seen| seen.is_made)
             && !key.is("", "PersistentVolumeClaim")
             && kinds::lookup(&key.group, &key.kind).pod_spec.is_some()
             && self.owner_is_built_in(key)
+    }
+
+    /// Not what every cluster makes by itself.
+    fn is_somebodys(&self, key: &ObjectKey) -> bool {
+        self.found.objects.get(key).is_none_or(|seen| seen.is_kept)
+    }
+
+    /// The GitOps objects that its parts are kept in step by.
+    fn deployed_by(&self) -> BTreeSet<String> {
+        let edges = self.parts.iter().filter_map(|part| self.found.references.edges.get(*part)).flatten();
+        edges.filter(|e| e.via == RefKind::Tracked).map(|e| e.to.to_string()).collect()
     }
 
     fn owner_is_built_in(&self, key: &ObjectKey) -> bool {
@@ -78,7 +124,9 @@ impl<'a> Map<'a> {
             .get(key)
             .into_iter()
             .flatten()
-            .filter(|e| is_drawn(e) && e.via != RefKind::Owner && !self.is_made(&e.to))
+            .filter(|e| {
+                is_drawn(e) && e.via != RefKind::Owner && !self.is_made(&e.to) && self.is_somebodys(&e.to)
+            })
             .collect();
         // One line for each object it leads to, whatever the number of places.
         edges.sort_by(|a, b| (a.via, &a.to, &a.at).cmp(&(b.via, &b.to, &b.at)));
@@ -92,8 +140,17 @@ impl<'a> Map<'a> {
         let mut led_to: BTreeSet<&ObjectKey> = BTreeSet::new();
         let mut from: BTreeMap<&ObjectKey, Vec<&ObjectKey>> = BTreeMap::new();
         for key in &parts {
-            let to: Vec<&ObjectKey> =
-                self.edges(key).into_iter().map(|e| &e.to).filter(|to| self.parts.contains(to)).collect();
+            // Who names the address that an Ingress serves is behind it as well as before it.
+            let leads = |e: &&Edge| {
+                e.by != By::Text || kinds::lookup(&e.to.group, &e.to.kind).order != kinds::Order::Front
+            };
+            let to: Vec<&ObjectKey> = self
+                .edges(key)
+                .into_iter()
+                .filter(leads)
+                .map(|e| &e.to)
+                .filter(|to| self.parts.contains(to))
+                .collect();
             led_to.extend(to.iter().copied());
             from.insert(key, to);
         }
@@ -116,7 +173,7 @@ impl<'a> Map<'a> {
         roots
     }
 
-    fn object(&mut self, key: &'a ObjectKey, depth: usize, via: &str) {
+    fn object(&mut self, key: &'a ObjectKey, depth: usize, via: &str, optional: bool) {
         let is_ours = self.parts.contains(key);
         let mut told = self.name(key);
         let edges = if is_ours { self.edges(key) } else { Vec::new() };
@@ -125,7 +182,7 @@ impl<'a> Map<'a> {
             told.push_str(" …");
         }
         if !self.found.objects.contains_key(key) {
-            told.push_str(" (not there)");
+            told.push_str(if optional { " (not there, optional)" } else { " (not there)" });
         } else if self.application.shared.contains(key) {
             told.push_str(" (shared)");
         }
@@ -133,9 +190,7 @@ impl<'a> Map<'a> {
         self.line(depth, &format!("{via}{told}"));
         if is_new && depth < 12 {
             for edge in edges {
-                let via =
-                    if edge.by == By::Text { "names".to_owned() } else { edge.via.word().replace('_', " ") };
-                self.object(&edge.to, depth + 1, &via);
+                self.object(&edge.to, depth + 1, &word(edge), edge.optional);
             }
         }
     }
@@ -143,9 +198,12 @@ impl<'a> Map<'a> {
     /// Without the application's own namespace.
     fn name(&self, key: &ObjectKey) -> String {
         let full = key.to_string();
-        match full.split_once(&format!(" {}/", self.application.namespace)) {
-            Some((kind, name)) => format!("{kind} {name}"),
-            None => full,
+        match (self.application.namespaces.as_slice(), full.split_once(' ')) {
+            ([only], Some((kind, name))) => match name.strip_prefix(&format!("{only}/")) {
+                Some(name) => format!("{kind} {name}"),
+                None => full,
+            },
+            _ => full,
         }
     }
 }
@@ -168,9 +226,9 @@ fn rank(key: &ObjectKey) -> usize {
 pub fn dot(found: &Discovered) -> String {
     let mut text =
         String::from("digraph applications {\n  rankdir=LR;\n  node [fontname=\"sans-serif\", shape=box];\n");
-    let mut namespaces: BTreeMap<&str, Vec<&Application>> = BTreeMap::new();
+    let mut namespaces: BTreeMap<String, Vec<&Application>> = BTreeMap::new();
     for application in &found.applications {
-        namespaces.entry(&application.namespace).or_default().push(application);
+        namespaces.entry(application.namespaces.join(", ")).or_default().push(application);
     }
     for (number, (namespace, applications)) in namespaces.iter().enumerate() {
         let _ = writeln!(text, "  subgraph cluster_{number} {{\n    label={};", quoted(namespace));
@@ -199,9 +257,10 @@ pub fn dot(found: &Discovered) -> String {
             lines.insert(format!("  {from} -> {} [style=dashed];", quoted(&external.name)));
         }
     }
-    let is_part = |key: &ObjectKey| lines.iter().any(|line| line.contains(&quoted(&key.to_string())));
-    let shared: Vec<_> = found.shared.iter().filter(|s| !is_part(&s.object)).collect();
-    for shared in shared {
+    // What is needed of another application is on the line between the two.
+    let needed: BTreeSet<&ObjectKey> =
+        found.applications.iter().flat_map(|a| a.needs.iter().map(|n| &n.to)).collect();
+    for shared in found.shared.iter().filter(|s| !needed.contains(&s.object)) {
         let _ = writeln!(text, "  {} [shape=ellipse];", quoted(&shared.object.to_string()));
         for user in &shared.used_by {
             let _ = writeln!(text, "  {} -> {};", quoted(user), quoted(&shared.object.to_string()));

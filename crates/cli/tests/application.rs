@@ -46,6 +46,12 @@ fn found_backed_up_compared_lost_and_restored() {
         (shop["namespace"].as_str(), shop["volumes"][0]["claim"].as_str()),
         (Some("shop"), Some("data"))
     );
+    for args in [&["discover", "-o", "dot"][..], &["discover", "shop", "-o", "dot"]] {
+        let graph = place.run(args).expect(0);
+        assert!(graph.out.starts_with("digraph ") && graph.out.trim_end().ends_with('}'), "{}", graph.out);
+    }
+    let wrong = place.run(&["points", "-o", "dot"]).expect(2);
+    assert!(wrong.err.contains("discover"), "{}", wrong.err);
     let one = place.run(&["discover", "shop"]).expect(0);
     assert!(one.out.contains("Deployment web") && one.out.contains("volume data: 1Gi"), "{}", one.out);
 
@@ -273,12 +279,6 @@ fn requests_that_do_not_fit_are_told_and_change_nothing() {
                 code: 2,
                 says: &["--hold"],
             },
-            Case {
-                name: "no Velero location",
-                args: &["import", "velero", &place.text("repo")],
-                code: 4,
-                says: &["no Velero backup", "`backups/`"],
-            },
             Case { name: "no such point", args: &["restore", "abcdef01"], code: 4, says: &["abcdef01"] },
             Case {
                 name: "no kubeconfig",
@@ -450,6 +450,11 @@ fn a_cluster_that_does_not_answer_or_refuses_us_is_told() {
 #[test]
 fn partial_rights_give_a_partial_point_that_says_so() {
     let cluster = Cluster::denying(|access| access.resource == "secrets");
+    // Who insists on a complete point gets none.
+    let run = cluster.place.run(&["backup", "-n", "shop", "--require-complete"]).expect(11);
+    assert!(run.err.contains("would lack") && run.err.contains("Secret shop/secret"), "{}", run.err);
+    cluster.place.run(&["backup", "-n", "shop", "--require-complete", "--dry-run"]).expect(11);
+    assert_eq!(cluster.place.run(&["points", "-o", "json"]).expect(0).json()["points"], json!([]));
     let run = cluster.place.run(&["backup", "-n", "shop"]).expect(3);
     assert!(run.out.contains("INCOMPLETE") && run.out.contains("secrets"), "{}", run.out);
     let points = cluster.place.run(&["points"]).expect(0);

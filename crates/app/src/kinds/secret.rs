@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Keep, KindInfo, Lookup, Order, PLAIN};
+use super::{Keep, KindInfo, Lookup, Order, PLAIN, To, rule};
 use crate::clean::remove;
 use crate::graph::RefKind;
 use crate::names;
@@ -10,8 +10,21 @@ use crate::object::{Object, ObjectKey};
 use crate::refs::{Found, escape, hosts};
 
 /// Secret.
-pub static KIND: KindInfo =
-    KindInfo { kind: "Secret", order: Order::Config, find: Some(find), clean: Some(clean), keep, ..PLAIN };
+pub static KIND: KindInfo = KindInfo {
+    kind: "Secret",
+    order: Order::Config,
+    // What keeps it fresh.
+    refs: &[rule(
+        "/metadata/annotations/cert-manager.io~1certificate-name",
+        To::Here("cert-manager.io", "Certificate"),
+        RefKind::Other,
+    )
+    .optional()],
+    find: Some(find),
+    clean: Some(clean),
+    keep,
+    ..PLAIN
+};
 
 const TOKEN: &str = "kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
@@ -44,11 +57,8 @@ const OPAQUE: &[&str] = &[TOKEN, "helm.sh/release.v1", "kubernetes.io/tls", "kub
 fn find(secret: &Object, found: &mut Vec<Found>) {
     if let (TOKEN, Some(account)) = (secret.str("/type"), secret.annotation(ACCOUNT)) {
         let key = ObjectKey::new("", "ServiceAccount", secret.namespace(), account);
-        found.push(Found::object(
-            key,
-            RefKind::ServiceAccount,
-            format!("/metadata/annotations/{}", escape(ACCOUNT)),
-        ));
+        // A token that was asked for comes along with its account: somebody outside may hold it.
+        found.push(Found::object(key, RefKind::PartOf, format!("/metadata/annotations/{}", escape(ACCOUNT))));
     }
     if OPAQUE.contains(&secret.str("/type")) || secret.str("/type").starts_with("kubernetes.io/dockerc") {
         return;
@@ -88,9 +98,7 @@ mod tests {
         assert_eq!(clean.get("data"), None);
         assert_eq!(
             refs(&token("t")),
-            [
-                "ServiceAccount shop/web service_account /metadata/annotations/kubernetes.io~1service-account.name"
-            ]
+            ["ServiceAccount shop/web part_of /metadata/annotations/kubernetes.io~1service-account.name"]
         );
     }
 

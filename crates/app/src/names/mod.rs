@@ -254,7 +254,7 @@ fn value(key: &str, text: &str, found: &mut Vec<Mention>) {
             found.push(Mention {
                 kind: Kind::Bucket,
                 host: String::new(),
-                name: format!("bucket {name}"),
+                name: name.to_owned(),
                 sure: Sure::Surely,
             });
         }
@@ -351,8 +351,8 @@ mod tests {
             ("x", "https://s3.eu-west-1.amazonaws.com/logs/a", "bucket s3://logs"),
             ("x", "https://storage.googleapis.com/media/a", "bucket gs://media"),
             ("x", "arn:aws:s3:::archive/*", "bucket s3://archive"),
-            ("ARCHIVE_BUCKET", "reports-archive", "bucket bucket reports-archive"),
-            ("bucketName", "media", "bucket bucket media"),
+            ("ARCHIVE_BUCKET", "reports-archive", "bucket reports-archive"),
+            ("bucketName", "media", "bucket media"),
             (
                 "PGHOST",
                 "main.abc.eu-west-1.rds.amazonaws.com",
@@ -432,7 +432,7 @@ mod tests {
     fn documents_of_all_sorts() {
         for (text, expected) in [
             ("cache:\n  host: cache\n  port: 6379\n", "host cache"),
-            ("[database]\nserver = docs-db\nbucket = media\n", "bucket bucket media | host docs-db?"),
+            ("[database]\nserver = docs-db\nbucket = media\n", "bucket media | host docs-db?"),
             (
                 "a: 1\n- seeds: \"r-0.r.ring.svc.cluster.local,r-1.r.ring.svc.cluster.local\"\n",
                 "host r-0.r.ring.svc.cluster.local | host r-1.r.ring.svc.cluster.local",

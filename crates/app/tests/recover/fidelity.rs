@@ -230,47 +230,6 @@ async fn objects_of_the_whole_cluster_go_by_their_own_policy() {
     }
 }
 
-#[tokio::test]
-async fn what_the_target_was_to_bring_and_does_not_is_told_in_the_plan() {
-    use app::certificate::{Reference, State};
-    use app::graph::{By, RefKind};
-    use app::object::ObjectKey;
-    let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "n", "name": "web"}, "data": {}});
-    let server = server(1);
-    apply(&server, &[namespace(), config]).await;
-    let mut point = point_of(&server, &[namespace()]).await;
-    let reference = |to: ObjectKey, state: State, reason: &str| Reference {
-        from: ObjectKey::new("", "ConfigMap", "n", "web"),
-        to,
-        via: RefKind::Other,
-        at: "/data/x".into(),
-        by: By::Table,
-        state,
-        reason: reason.into(),
-    };
-    let service = ObjectKey::new("", "Service", "other", "db");
-    let class = ObjectKey::new("scheduling.k8s.io", "PriorityClass", "", "high");
-    point.certificate.references = vec![
-        reference(service, State::ExpectedOnTarget, "belongs to another application"),
-        reference(class, State::ExpectedOnTarget, "excluded by the selection"),
-        reference(ObjectKey::new("", "Secret", "n", "a"), State::ExpectedOnTarget, "optional, and not there"),
-        reference(ObjectKey::new("", "Secret", "n", "b"), State::Missing, "not found in the cluster"),
-        reference(
-            ObjectKey::new("", "ServiceAccount", "n", "default"),
-            State::ExpectedOnTarget,
-            "every namespace gets it",
-        ),
-    ];
-    let target = crate::site::server(2);
-    let cluster = connect(&target).await;
-    let plan = planned(&point, &cluster, &RestoreOptions::default()).await;
-    assert_eq!(codes(&plan.findings, "expected-missing"), ["PriorityClass high", "Service other/db"]);
-    let there = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 5});
-    apply(&target, &[there]).await;
-    let plan = planned(&point, &cluster, &RestoreOptions::default()).await;
-    assert_eq!(codes(&plan.findings, "expected-missing"), ["Service other/db"]);
-}
-
 type Answer = Option<Response<Body>>;
 
 /// A server behind a proxy that may answer by itself, or change the body.

@@ -258,10 +258,7 @@ fn outside(ctx: &Context, report: &BackupReport) {
         .external
         .iter()
         .filter(|e| e.kind.holds_data())
-        .map(|e| match e.name.contains(' ') {
-            true => e.name.clone(),
-            false => format!("{} {}", e.kind, e.name),
-        })
+        .map(app::certificate::External::words)
         .collect();
     names.sort();
     names.dedup();

@@ -9,6 +9,9 @@ use app::discover::{Application, Discovered};
 use app::map;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Lines shown of each thing that lies between applications.
+const LINES_MAX: usize = 20;
+
 /// Arguments of `discover`.
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -67,25 +70,10 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
             ],
             rows,
         );
-        print_between(ctx, &found);
+        map::between(&found, LINES_MAX).iter().for_each(|line| ctx.out.line(line));
     }
     print_findings(&ctx.out, &found.findings, ctx.global.verbose > 0);
     Ok(Exit::Done)
-}
-
-/// What lies between applications: what several use, and who needs whom.
-fn print_between(ctx: &Context, found: &Discovered) {
-    let needs: BTreeSet<(String, &str, String)> = found
-        .applications
-        .iter()
-        .flat_map(|a| a.needs.iter().map(|n| (a.full_name(), n.application.as_str(), n.to.to_string())))
-        .collect();
-    for (from, to, by) in needs {
-        ctx.out.line(format!("{from} needs {to}: {by}"));
-    }
-    for shared in &found.shared {
-        ctx.out.line(format!("shared: {}, by {}", shared.object, shared.used_by.join(", ")));
-    }
 }
 
 fn row(a: &Application) -> Vec<String> {
