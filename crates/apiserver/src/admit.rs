@@ -322,14 +322,12 @@ impl State {
         if kind.is("apiextensions.k8s.io", "customresourcedefinitions")
             && let Some(defined) = from_definition(object)
         {
-            self.kinds.insert(defined);
+            self.kinds.define(defined);
         }
         if kind.is("apiregistration.k8s.io", "apiservices") && object["spec"]["service"].is_object() {
             let text = |key: &str| object["spec"][key].as_str().unwrap_or("").to_string();
             let absent = Absent { group: text("group"), version: text("version") };
-            if !self.kinds.absent.contains(&absent) {
-                self.kinds.absent.push(absent);
-            }
+            self.kinds.miss(absent);
         }
     }
 

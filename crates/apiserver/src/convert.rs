@@ -47,7 +47,7 @@ pub fn to_stored(kind: &Kind, version: &str, object: &mut Value) {
 
 /// A custom resource in another version has only what that version's schema knows.
 fn fit(kind: &Kind, from: &str, to: &str, object: &mut Value) {
-    if kind.custom && from != to {
+    if kind.custom && from != to && !kind.converted_outside {
         schema::prune(Shape::of(kind, to), object);
     }
 }

@@ -162,8 +162,20 @@ async fn resource(
         }
         return Err(Fault::not_implemented(&format!("pods/{}", target.sub)));
     }
-    if !verb.reads() && server.shared.options.read_only {
-        return Err(Fault::read_only());
+    if server.shared.options.read_only {
+        if !verb.reads() {
+            return Err(Fault::read_only());
+        }
+        // What only a webhook could convert is not shown as something it is not.
+        let kind = &target.kind;
+        if kind.converted_outside && target.version != kind.storage {
+            return Err(Fault::internal(format!(
+                "conversion webhook for {}, Kind={} is not asked: this server has it as {}",
+                kind.api_version(&target.version),
+                kind.kind,
+                kind.api_version(&kind.storage)
+            )));
+        }
     }
     let (view, yaml) = request::view(headers)?;
     let call = Call {

@@ -70,6 +70,8 @@ pub struct Kind {
     pub custom: bool,
     /// Counts changes of its spec in `metadata.generation`.
     pub generation: bool,
+    /// Between its versions somebody outside converts, who is not here to be asked.
+    pub converted_outside: bool,
     /// What it can be asked for, if that was told; else everything.
     pub verbs: Vec<String>,
     /// Rows that the server this one stands for printed.
@@ -257,6 +259,7 @@ fn built_in(row: &Row) -> Kind {
         extra: EXTRA.iter().filter(|e| group.is_empty() && e.0 == plural).map(|e| (e.1, e.2, e.3)).collect(),
         custom: false,
         generation: flags.contains('g'),
+        converted_outside: false,
         verbs: Vec::new(),
         printed: None,
     }
@@ -390,6 +393,27 @@ impl Kinds {
         self.absent.iter().any(|a| a.group == group && a.version == version)
     }
 
+    /// Adds what a definition defines. Where another server is stood for, its objects are at hand in the version that
+    /// one preferred, whatever it stored.
+    pub fn define(&mut self, mut kind: Kind) {
+        let before = self.get(&kind.group, &kind.plural).filter(|_| self.captured);
+        if let Some(before) = before {
+            if kind.version(&before.storage).is_some() {
+                kind.storage = before.storage.clone();
+            }
+            kind.printed = before.printed.clone();
+        }
+        self.insert(kind);
+    }
+
+    /// Adds an aggregated API that nobody serves, unless its kinds were captured.
+    pub fn miss(&mut self, absent: Absent) {
+        let is_known = self.captured && !self.within(&absent.group, &absent.version).is_empty();
+        if !is_known && !self.absent.contains(&absent) {
+            self.absent.push(absent);
+        }
+    }
+
     /// How often a kind came or went.
     pub fn changes(&self) -> u64 {
         self.changes
@@ -493,6 +517,7 @@ pub fn from_definition(definition: &Value) -> Option<Kind> {
         extra: Vec::new(),
         custom: true,
         generation: true,
+        converted_outside: spec["conversion"]["strategy"] == json!("Webhook"),
         verbs: Vec::new(),
         printed: None,
         kind,
@@ -532,6 +557,7 @@ pub fn guessed(api_version: &str, kind: &str, namespaced: bool) -> Kind {
         extra: Vec::new(),
         custom: true,
         generation: true,
+        converted_outside: false,
         verbs: Vec::new(),
         printed: None,
     }

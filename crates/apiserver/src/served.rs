@@ -168,6 +168,40 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_shows_an_object_as_it_was_and_not_as_nobody_converted_it() {
+        let server = ApiServer::new(crate::Options::deterministic(1).read_only());
+        let of = |version: &str| Resource {
+            group: "acme.io".into(),
+            version: version.into(),
+            kind: "Mouse".into(),
+            plural: "mice".into(),
+            namespaced: true,
+            verbs: vec!["list".into()],
+            ..Resource::default()
+        };
+        let service = serde_json::json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": "v2.acme.io"}, "spec": {"group": "acme.io", "version": "v2", "service": {"name": "x", "namespace": "y"}}});
+        let version = |name: &str, storage: bool, field: &str| {
+            serde_json::json!({"name": name, "served": true, "storage": storage,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {field: {"type": "string"}}}}})
+        };
+        let definition = serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "mice.acme.io"}, "spec": {"group": "acme.io", "scope": "Namespaced",
+                "names": {"kind": "Mouse", "plural": "mice"}, "conversion": {"strategy": "Webhook"},
+                "versions": [version("v2", false, "tail"), version("v1", true, "tale")]}});
+        let mouse = serde_json::json!({"apiVersion": "acme.io/v2", "kind": "Mouse", "tail": "long",
+            "metadata": {"name": "m", "namespace": "x", "uid": "u", "resourceVersion": "7"}});
+        server.serve_as(Served { resources: vec![of("v2"), of("v1")], ..Served::default() });
+        assert_eq!(server.load([definition, service, mouse.clone()]), Vec::<String>::new());
+        assert!(server.dump().contains(&mouse), "{:?}", server.dump());
+        assert!(
+            !server.shared.lock().kinds.is_absent("acme.io", "v2"),
+            "its server answered when it was captured"
+        );
+        assert_eq!(server.shared.lock().kinds.get("acme.io", "mice").unwrap().storage, "v2");
+    }
+
+    #[test]
     fn an_old_server_is_served_with_its_versions_and_nothing_newer() {
         let of = |group: &str, version: &str, kind: &str, plural: &str| Resource {
             group: group.into(),
