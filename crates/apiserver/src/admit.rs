@@ -12,6 +12,7 @@ use crate::rest::Part;
 use crate::schema::{self, Shape};
 use crate::status::{Cause, Fault};
 use crate::storage::Key;
+use crate::webhook::Write;
 use crate::{State, defaults, rules, select, validate};
 
 impl State {
@@ -53,6 +54,8 @@ impl State {
         if kind.is("", "pods") {
             self.admit_security(object)?;
         }
+        let write = Write { kind, operation: "CREATE", old: None, new: Some(&*object) };
+        self.admit_policies(&write, "")?;
         self.admit_quota(kind, None, object)
     }
 
@@ -165,6 +168,8 @@ impl State {
         if !causes.is_empty() {
             return Err(Fault::invalid(&kind.group, &kind.kind, &name, causes));
         }
+        let write = Write { kind, operation: "UPDATE", old: Some(old), new: Some(&*new) };
+        self.admit_policies(&write, if part == Part::Status { "status" } else { "" })?;
         if part == Part::Main {
             self.admit_quota(kind, Some(old), new)?;
         }

@@ -13,6 +13,7 @@ use crate::rest::{Call, Reply};
 use crate::select::Selector;
 use crate::status::{self, Fault};
 use crate::storage::Key;
+use crate::webhook::Write;
 use crate::{State, convert, protobuf, types};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -185,6 +186,7 @@ impl State {
         if &*key.resource == "namespaces" && LASTING.contains(&key.name.as_str()) {
             return Err(Fault::forbidden("", "namespaces", &key.name, "this namespace may not be deleted"));
         }
+        self.admit_policies(&Write { kind, operation: "DELETE", old: Some(&*object), new: None }, "")?;
         self.ask_deletion(kind, &object)?;
         let mut pending = finalizers(&object);
         let default_orphans = matches!(&*key.resource, "jobs.batch" | "replicationcontrollers");

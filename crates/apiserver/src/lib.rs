@@ -33,6 +33,7 @@ mod kinds;
 mod limits;
 mod openapi;
 mod patch;
+mod policy;
 mod protobuf;
 mod quota;
 mod request;

@@ -130,16 +130,21 @@ fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
     value.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// A write, as webhooks see it.
-struct Write<'a> {
-    kind: &'a Kind,
-    operation: &'static str,
-    old: Option<&'a Value>,
-    new: Option<&'a Value>,
+/// A write, as webhooks and policies see it.
+pub(crate) struct Write<'a> {
+    /// Of what.
+    pub kind: &'a Kind,
+    /// `CREATE`, `UPDATE` or `DELETE`.
+    pub operation: &'static str,
+    /// What was there.
+    pub old: Option<&'a Value>,
+    /// What is to be there.
+    pub new: Option<&'a Value>,
 }
 
 impl Write<'_> {
-    fn any(&self) -> &Value {
+    /// The object, be it new or on its way out.
+    pub fn any(&self) -> &Value {
         self.new.or(self.old).unwrap_or(&Value::Null)
     }
 }
@@ -254,32 +259,7 @@ impl State {
     /// In which version a webhook is to be asked about a write, if it is.
     fn concerns(&self, hooks: &Hooks, webhook: &Value, write: &Write<'_>) -> Result<Option<String>, Fault> {
         let kind = write.kind;
-        let resource = match hooks.sub.as_str() {
-            "" => kind.plural.clone(),
-            sub => format!("{}/{sub}", kind.plural),
-        };
-        let any_sub = format!("{}/*", kind.plural);
-        let any_of_sub = format!("*/{}", hooks.sub);
-        let fits = |rule: &Value, version: &str| {
-            let has = |key: &str, wanted: &dyn Fn(&str) -> bool| list(rule, key).any(wanted);
-            let scope = match text(rule, "scope") {
-                "Namespaced" => kind.namespaced,
-                "Cluster" => !kind.namespaced,
-                _ => true,
-            };
-            let is_resource = |r: &str| {
-                r == resource
-                    || r == "*/*"
-                    || (r == "*" && hooks.sub.is_empty())
-                    || (r == any_sub && !hooks.sub.is_empty())
-                    || (r == any_of_sub && !hooks.sub.is_empty())
-            };
-            scope
-                && has("operations", &|o| o == "*" || o == write.operation)
-                && has("apiGroups", &|g| g == "*" || g == kind.group)
-                && has("apiVersions", &|v| v == "*" || v == version)
-                && has("resources", &is_resource)
-        };
+        let fits = |rule: &Value, version: &str| rule_fits(rule, kind, version, &hooks.sub, write.operation);
         let rules = webhook["rules"].as_array().cloned().unwrap_or_default();
         let exact = rules.iter().any(|rule| fits(rule, &hooks.version)).then(|| hooks.version.clone());
         let found = exact.or_else(|| {
@@ -295,7 +275,8 @@ impl State {
         Ok(Some(version))
     }
 
-    fn is_selected(&self, webhook: &Value, write: &Write<'_>) -> bool {
+    /// Do the selectors beside a rule let a write through?
+    pub(crate) fn is_selected(&self, webhook: &Value, write: &Write<'_>) -> bool {
         let object = write.any();
         let own = object["metadata"]["labels"].clone();
         if webhook["namespaceSelector"].is_object() {
@@ -403,6 +384,29 @@ impl State {
         }
         Err(denied(name, &response["status"]))
     }
+}
+
+/// Is a rule of a webhook or a policy about this write?
+pub(crate) fn rule_fits(rule: &Value, kind: &Kind, version: &str, sub: &str, operation: &str) -> bool {
+    let has = |key: &str, wanted: &dyn Fn(&str) -> bool| list(rule, key).any(wanted);
+    let scope = match text(rule, "scope") {
+        "Namespaced" => kind.namespaced,
+        "Cluster" => !kind.namespaced,
+        _ => true,
+    };
+    let resource = if sub.is_empty() { kind.plural.clone() } else { format!("{}/{sub}", kind.plural) };
+    let (any_sub, any_of_sub) = (format!("{}/*", kind.plural), format!("*/{sub}"));
+    let is_resource = |r: &str| {
+        r == resource
+            || r == "*/*"
+            || (r == "*" && sub.is_empty())
+            || (!sub.is_empty() && (r == any_sub || r == any_of_sub))
+    };
+    scope
+        && has("operations", &|o| o == "*" || o == operation)
+        && has("apiGroups", &|g| g == "*" || g == kind.group)
+        && has("apiVersions", &|v| v == "*" || v == version)
+        && has("resources", &is_resource)
 }
 
 fn denied(name: &str, status: &Value) -> Fault {
