@@ -150,26 +150,26 @@ pub async fn compare(
             drift.findings.push(Finding::note("another-version", what, why));
             live["apiVersion"] = one.value["apiVersion"].clone();
         }
+        let completed = bare(&clean(&Object(completed)).0);
         let mut fields = Vec::new();
-        let updated = reconcile::object(
-            &one.value,
-            &bare(&clean(&Object(completed)).0),
-            &live,
-            &stored.original,
-            &mut fields,
-        );
+        let updated = reconcile::object(&one.value, &completed, &live, &stored.original, &mut fields);
         if fields.is_empty() {
             drift.same += 1;
             continue;
         }
         let is_secret = key.is("", "Secret");
         if !is_secret || options.secrets {
-            let edit = edit::Edit {
-                lines: one.lines.clone(),
-                item: one.item,
-                before: one.written.clone(),
-                after: updated,
-            };
+            let slim = reconcile::slim(&updated, Some(&one.value), Some(&completed));
+            let is_enough = completer.settles(&slim, &live, &stored.original).await;
+            let mut after = if is_enough { slim } else { updated };
+            // What the manifest left to whoever applies it stays so.
+            if one.written.pointer("/metadata/namespace").is_none()
+                && let Some(metadata) = after.get_mut("metadata").and_then(Value::as_object_mut)
+            {
+                metadata.shift_remove("namespace");
+            }
+            let edit =
+                edit::Edit { lines: one.lines.clone(), item: one.item, before: one.written.clone(), after };
             edits.entry(one.file.clone()).or_default().push(edit);
         } else {
             let why = "its manifest is not patched, since a patch is readable text; --secrets includes it";
@@ -279,6 +279,14 @@ impl Completer {
             }
             _ => {}
         }
+    }
+
+    /// Would this declaration be what is live?
+    async fn settles(&self, declared: &Value, live: &Value, original: &Value) -> bool {
+        let completed = self.complete(declared).await.unwrap_or_else(|_| declared.clone());
+        let mut fields = Vec::new();
+        reconcile::object(declared, &bare(&clean(&Object(completed)).0), live, original, &mut fields);
+        fields.is_empty()
     }
 
     async fn complete(&self, object: &Value) -> Result<Value, String> {

@@ -94,6 +94,48 @@ fn plain_secrets(declared: &Value, updated: &mut Value) {
     }
 }
 
+/// A declaration without what a server would add to new list elements: as their neighbours in the list show it does.
+pub(super) fn slim(updated: &Value, declared: Option<&Value>, completed: Option<&Value>) -> Value {
+    match updated {
+        Value::Object(map) => {
+            let inner = |(key, value): (&String, &Value)| {
+                let below = |whole: Option<&Value>| whole.and_then(|whole| whole.get(key)).cloned();
+                (key.clone(), slim(value, below(declared).as_ref(), below(completed).as_ref()))
+            };
+            Value::Object(map.iter().map(inner).collect())
+        }
+        Value::Array(items) if names(items).is_some() => {
+            let list = |whole: Option<&Value>| whole.and_then(Value::as_array).cloned().unwrap_or_default();
+            let (said, full) = (list(declared), list(completed));
+            let find =
+                |list: &[Value], name: &str| list.iter().find(|item| name_of(item) == Some(name)).cloned();
+            let each = |item: &Value| {
+                let name = name_of(item).unwrap_or("");
+                match find(&full, name) {
+                    Some(completed) => slim(item, find(&said, name).as_ref(), Some(&completed)),
+                    None => without_defaults(item, &said, &full),
+                }
+            };
+            Value::Array(items.iter().map(each).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn without_defaults(item: &Value, said: &[Value], full: &[Value]) -> Value {
+    let mut item = item.clone();
+    if let Some(map) = item.as_object_mut() {
+        map.retain(|key, value| {
+            let is_default = |neighbour: &Value| {
+                let declared = said.iter().find(|item| name_of(item) == name_of(neighbour));
+                neighbour.get(key) == Some(value) && declared.is_some_and(|item| item.get(key).is_none())
+            };
+            !full.iter().any(is_default)
+        });
+    }
+    item
+}
+
 impl<'a> Run<'a> {
     /// The new declaration of a value; none if it needs none.
     fn value(

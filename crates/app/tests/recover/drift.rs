@@ -117,6 +117,11 @@ async fn a_change_past_the_manifests_is_told_with_its_author_and_patched_away() 
     );
     assert!(found.changed.iter().all(|o| o.file == Path::new("base/shop.yaml")));
 
+    assert!(
+        !found.patch.contains("terminationMessagePath"),
+        "what a server adds is left to it: {}",
+        found.patch
+    );
     apply_patch(folder.path(), &found.patch);
     let text = std::fs::read_to_string(folder.path().join("base/shop.yaml")).unwrap();
     assert!(text.starts_with("# A three-tier application as people write it"), "{text}");
@@ -153,6 +158,7 @@ async fn manifests_without_a_namespace_and_lists_are_compared_too() {
         "{:#?}",
         found.findings
     );
+    assert!(!found.patch.contains("namespace"), "{}", found.patch);
     apply_patch(folder.path(), &found.patch);
     let after = drift(&point, folder.path(), &DriftOptions::default()).await;
     assert_eq!(told(&after), Vec::<String>::new());
