@@ -32,8 +32,8 @@ impl State {
         if write.kind.group == GROUP {
             return Ok(());
         }
-        let bindings = self.store.list(&format!("validatingadmissionpolicybindings.{GROUP}"), "");
-        for (binding_key, binding) in bindings {
+        let resource = format!("validatingadmissionpolicybindings.{GROUP}");
+        for (binding_key, binding) in self.store.list(&resource, "") {
             let spec = &binding["spec"];
             let denies = all(spec, "validationActions").any(|action| action == "Deny");
             let key = Key::new(&format!("validatingadmissionpolicies.{GROUP}"), "", text(spec, "policyName"));
@@ -98,8 +98,8 @@ impl State {
                     (true, named) => named,
                 };
                 let name = text(reference, "name");
-                let objects = self.store.list(&kind.resource(), namespace);
-                let chosen = objects.filter(|(key, object)| match name {
+                let resource = kind.resource();
+                let chosen = self.store.list(&resource, namespace).filter(|(key, object)| match name {
                     "" => label_selector_matches(&reference["selector"], &object["metadata"]["labels"]),
                     name => key.name == name,
                 });

@@ -257,6 +257,15 @@ impl Completer {
             .chain(declared.iter().filter_map(|one| one.value.pointer("/metadata/namespace")?.as_str()))
             .filter(|name| !name.is_empty())
             .collect();
+        server.load(namespaces.iter().map(|name| {
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
+        }));
+        // What admission asks for when a pod names it.
+        let is_asked_for =
+            |value: &&Value| matches!(value["kind"].as_str(), Some("ServiceAccount" | "PriorityClass"));
+        let of_point = point.objects.iter().map(|stored| &stored.original).filter(is_asked_for);
+        let of_files = declared.iter().map(|one| &one.value).filter(is_asked_for);
+        server.load(of_files.chain(of_point).cloned());
         server.load(namespaces.into_iter().map(|name| {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": "Active"}})
         }));
@@ -290,7 +299,11 @@ impl Completer {
     }
 
     async fn complete(&self, object: &Value) -> Result<Value, String> {
-        let object = Object(object.clone());
+        let mut object = Object(object.clone());
+        // A manifest cannot know its owner's UID.
+        if let Some(metadata) = object.0.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.shift_remove("ownerReferences");
+        }
         let Some(resource) = self.cluster.resources.find_version(&object.gvk()) else {
             return Err(format!("no definition of {} is at hand", object.gvk().kind));
         };
