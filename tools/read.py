@@ -133,9 +133,11 @@ class Repository:
         with open(os.path.join(self.folder, key), "rb") as file:
             return file.read()
 
+    def has(self, key):
+        return os.path.exists(os.path.join(self.folder, key))
+
     def names(self, folder):
-        path = os.path.join(self.folder, folder)
-        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        return sorted(os.listdir(os.path.join(self.folder, folder))) if self.has(folder) else []
 
     def read_named(self, folder, name):
         data = self.read(f"{folder}/{name}")
@@ -161,8 +163,7 @@ class Repository:
     def read_segment(self, name):
         data = self.read_named("index", name)
         need(data[:8] == b"HFINDX01", f"index/{name} does not begin as an index segment")
-        key = AESGCM(hkdf(data[8:40], self.secret(3), b"index"))
-        body = key.decrypt(ZERO_NONCE, data[40:], data[:40])
+        body = AESGCM(hkdf(data[8:40], self.secret(3), b"index")).decrypt(ZERO_NONCE, data[40:], data[:40])
         packs, chunks = struct.unpack_from("<II", body)
         need(len(body) == 8 + 36 * packs + 48 * chunks, f"index/{name} is of another length than it says")
         table = [struct.unpack_from("<32sI", body, 8 + 36 * at) for at in range(packs)]
@@ -171,23 +172,23 @@ class Repository:
             chunk, pack, offset, sealed, plain = struct.unpack_from("<32sIIII", body, 8 + 36 * packs + 48 * at)
             need(chunk > last and pack < packs and offset + sealed <= table[pack][1], f"index/{name} is out of order")
             last = chunk
-            self.index.setdefault(chunk, (table[pack][0].hex(), offset, sealed, plain))
+            if self.has(f"packs/{table[pack][0].hex()[:2]}/{table[pack][0].hex()}"):
+                self.index.setdefault(chunk, (table[pack][0].hex(), offset, sealed, plain))
 
     def directory(self, name, data):
         """The chunks of a pack, compared with the index."""
         need(data[:8] == b"HFPACK01" and data[-8:] == b"HFPACKND", f"pack {name} does not look like one")
         length, count = struct.unpack_from("<II", data, len(data) - 16)
         end = len(data) - 16 - length
-        key = AESGCM(hkdf(data[16:48], self.secret(3), b"directory"))
-        directory = key.decrypt(ZERO_NONCE, data[end:-16], data[:48])
+        directory = AESGCM(hkdf(data[16:48], self.secret(3), b"directory")).decrypt(ZERO_NONCE, data[end:-16], data[:48])
         need(len(directory) == 44 * count, f"the directory of pack {name} is of another length than it says")
         next_offset, entries = 48, []
         for at in range(count):
             chunk, offset, sealed, plain = struct.unpack_from("<32sIII", directory, 44 * at)
             need(offset == next_offset, f"pack {name} has a gap")
             next_offset += sealed
-            need(self.index.get(chunk, (name,))[0] != name or self.index[chunk] == (name, offset, sealed, plain),
-                 f"pack {name} and the index differ on {chunk.hex()}")
+            known, here = self.index.get(chunk), (name, offset, sealed, plain)
+            need(known in (None, here) or known[0] != name, f"pack {name} and the index differ on {chunk.hex()}")
             entries.append((chunk, plain))
         need(next_offset == end, f"pack {name} has a gap")
         return entries
@@ -231,16 +232,12 @@ class Repository:
         for child, size in refs:
             yield from self.stream((level - 1, size, child))
 
-    def whole(self, root):
-        return b"".join(self.stream(root))
-
     def commit(self, name):
         data = self.read_named("commits", name)
         signed, mac = data[:-32], data[-32:]
         need(blake3(signed, key=self.secret(4)).digest() == mac, f"the MAC of commit {name} does not fit")
         need(signed[:8] == b"HFCMIT01", f"commit {name} does not begin as one")
-        head = signed[:16]
-        first, second = struct.unpack_from("<II", head, 8)
+        head, (first, second) = signed[:16], struct.unpack_from("<II", signed, 8)
         need(len(signed) == 16 + first + second, f"commit {name} is of another length than it says")
         summary, root = signed[16 : 16 + first], signed[16 + first :]
         key = unsealing_key(summary[:32], self.secret(6), self.secret(5), b"summary")
@@ -248,11 +245,16 @@ class Repository:
 
     def root(self, sealed):
         head, root = sealed
-        key = unsealing_key(root[:32], self.secret(8), self.secret(7), b"root")
-        return cbor(key.decrypt(ZERO_NONCE, root[32:], head))[0][0]
+        return cbor(unsealing_key(root[:32], self.secret(8), self.secret(7), b"root").decrypt(ZERO_NONCE, root[32:], head))[0][0]
 
     def points(self):
-        return sorted(((name, *self.commit(name)) for name in self.names("commits")), key=lambda point: point[1][0])
+        points = ((name, *self.commit(name)) for name in self.names("commits"))
+        return sorted((point for point in points if not self.is_void(*point)), key=lambda point: point[1][0])
+
+    def is_void(self, name, summary, _):
+        """Whether its writer gave it up."""
+        void = f"gc/void-{name}"
+        return self.has(void) and blake3(self.read(void)).digest() == summary.get(7)
 
     def find(self, wanted):
         points = self.points()
@@ -262,7 +264,7 @@ class Repository:
         return fitting[0]
 
     def manifest(self, wanted):
-        return list(cbor_items(self.whole(self.root(self.find(wanted)[2]))))
+        return list(cbor_items(b"".join(self.stream(self.root(self.find(wanted)[2])))))
 
     def entry(self, wanted, name):
         found = [entry for entry in self.manifest(wanted) if entry[0] == name]
@@ -271,7 +273,7 @@ class Repository:
     def tree(self, wanted, name):
         _, kind, root, _ = self.entry(wanted, name)
         need(kind == 1, f"{name} is not a tree")
-        return cbor_items(self.whole(root))
+        return cbor_items(b"".join(self.stream(root)))
 
     def content(self, entry):
         """The bytes of a file entry in pieces: (where, bytes), holes left out."""
@@ -353,8 +355,6 @@ def shown(value):
 
 
 def main(folder, way, file, command, *rest):
-    if way not in WAYS:
-        sys.exit(__doc__)
     with open(file, "rb") as opened:
         repository = Repository(folder, *WAYS[way](opened.read()))
     out = sys.stdout.buffer
@@ -371,8 +371,7 @@ def main(folder, way, file, command, *rest):
         for name, kind, root, figures in repository.manifest(*rest):
             print(json.dumps({"name": name, "kind": kind, "level": root[0], "length": root[1], "figures": figures}))
     elif command == "cat":
-        for piece in repository.stream(repository.entry(*rest)[2]):
-            out.write(piece)
+        out.writelines(repository.stream(repository.entry(*rest)[2]))
     elif command == "tree":
         for entry in repository.tree(*rest):
             print(json.dumps(shown(entry)))
@@ -394,6 +393,6 @@ def main(folder, way, file, command, *rest):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 5:
+    if len(sys.argv) < 5 or sys.argv[2] not in WAYS:
         sys.exit(__doc__)
     main(*sys.argv[1:])

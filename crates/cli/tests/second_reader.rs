@@ -304,3 +304,24 @@ fn r8_the_second_reader_ends_at_what_is_not_as_it_must_be() {
     let run = Run::of(reads(&place, "--password-file", "wrong", &["points"])).expect(1);
     assert!(run.err.contains("opens no key"), "{}", run.err);
 }
+
+/// The repository that is never edited again: every kind of object, a void commit among them, and packs no index names.
+#[test]
+fn r8_the_second_reader_reads_the_golden_repository() {
+    let golden = root().join("crates/repo/tests/golden");
+    let key = golden.join("v1-all.keys/recovery-key");
+    let read = |command: &[&str]| {
+        let mut reader = Command::new(python());
+        reader
+            .arg(root().join("tools/read.py"))
+            .arg(golden.join("v1-all"))
+            .arg("--recovery-key-file")
+            .arg(&key);
+        Run::of(reader.args(command).output().unwrap()).expect(0).out
+    };
+    let points = read(&["points"]);
+    assert_eq!(points.lines().count(), 2, "the third is void: {points}");
+    assert_eq!(read(&["packs"]).lines().count(), 8);
+    assert_eq!(read(&["cat", "latest", "short"]), "hold fast");
+    assert_eq!(read(&["tree", "latest", "tree"]).lines().count(), 12);
+}
