@@ -193,7 +193,9 @@ pub fn check(
     progress.note("listing objects");
     let mut listing = run.list()?;
     // Never acknowledged, and said so: nobody counts on them.
-    let voided = lease::voided(repo, &Notes::list(repo)?)?;
+    let notes = Notes::list(repo)?;
+    let voided = lease::voided(repo, &notes)?;
+    report.findings.extend(lease::look_at_verdicts(repo, &notes)?);
     listing.commits.retain(|id| !voided.contains(id));
     report.findings.extend(run.header()?);
     match &options.points {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::crypto::ChunkIds;
-use crate::env::Cancel;
+use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::id::{ChunkId, PackId};
 use crate::index::{Index, PackSet, Segment, check_packs};
@@ -119,7 +119,11 @@ impl Engine {
             options.sabotage,
         )?;
         let mut index = repo.index()?;
-        let oldest = repo.lock().and_then(|policy| policy.oldest_pack(repo.env().now()));
+        let mut oldest = repo.lock().and_then(|policy| policy.oldest_pack(repo.env().now()));
+        if let Some(finding) = session.blind() {
+            oldest = Some(Timestamp::MAX);
+            index.add_finding(finding.clone());
+        }
         index.look_for_packs(&**repo.store(), session.condemned(), oldest)?;
         // Appending and sealing takes about a sixth of the time of compressing: one pack serves four threads.
         let data_packs = threads.div_ceil(4).max(1);

@@ -595,6 +595,11 @@ impl Index {
         &self.damaged
     }
 
+    /// What else whoever opened it found.
+    pub(crate) fn add_finding(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
     /// What was found while reading it.
     pub fn findings(&self) -> &[Finding] {
         &self.findings

@@ -19,6 +19,7 @@ use crate::cbor::{Broken, Decoder, Encoder, wrong};
 use crate::env::{Env, Timestamp};
 use crate::error::Error;
 use crate::id::{CommitId, PackId, WriterId};
+use crate::monitor::Finding;
 use crate::repo::Repository;
 use crate::store::{Object, Put};
 
@@ -270,7 +271,7 @@ impl Notes {
     pub(crate) fn open_verdicts(&self, repo: &Repository) -> Result<Vec<PackList>, Error> {
         let mut open = Vec::new();
         for object in self.verdicts.values().rev() {
-            match read_verdict(repo, object)? {
+            match read_verdict(repo, object).map_err(way_out)? {
                 Some(list) if list.packs.is_empty() => break,
                 Some(list) => open.push(list),
                 // Another collector has closed it since the listing: all it named is gone.
@@ -278,6 +279,29 @@ impl Notes {
             }
         }
         Ok(open)
+    }
+}
+
+/// What to do about a verdict that cannot be read. (Its number must not be given to another one while a writer is at work
+/// that has seen it.)
+fn way_out(error: Error) -> Error {
+    match error {
+        Error::Damaged { object, what } => Error::Damaged {
+            object,
+            what: format!(
+                "{what}; packs may be sentenced in it, so nothing is collected and backups store everything anew until it is back (`holdfast repo undelete`, a copy of the store) or deleted, which is safe while no backup and no collection is running anywhere"
+            ),
+        },
+        error => error,
+    }
+}
+
+/// What a check has to say of verdicts.
+pub(crate) fn look_at_verdicts(repo: &Repository, notes: &Notes) -> Result<Option<Finding>, Error> {
+    match notes.open_verdicts(repo) {
+        Ok(_) => Ok(None),
+        Err(Error::Damaged { object, what }) => Ok(Some(Finding::warning("verdict-damaged", object, what))),
+        Err(error) => Err(error),
     }
 }
 
@@ -489,6 +513,8 @@ pub(crate) struct Session {
     top: u64,
     /// Packs not to rely on.
     condemned: HashSet<PackId>,
+    /// There is a verdict that cannot be read: no pack that was there is to be relied on.
+    blind: Option<Finding>,
     #[cfg(test)]
     sabotage: Sabotage,
 }
@@ -525,6 +551,7 @@ impl Session {
             renewed: Mutex::new(Renewed { count: 0, last: began, ended: false }),
             top: 0,
             condemned: HashSet::new(),
+            blind: None,
             #[cfg(test)]
             sabotage,
         };
@@ -542,7 +569,15 @@ impl Session {
     fn read_notes(&mut self) -> Result<bool, Error> {
         let notes = Notes::list(&self.repo)?;
         self.top = notes.top();
-        let verdicts = notes.open_verdicts(&self.repo)?;
+        let verdicts = match notes.open_verdicts(&self.repo) {
+            Ok(verdicts) => verdicts,
+            // Whoever can put could stop every backup with an object of this name.
+            Err(Error::Damaged { object, what }) => {
+                self.blind = Some(Finding::warning("verdict-damaged", object, what));
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
         #[cfg(test)]
         let verdicts = if self.sabotage == Sabotage::WriterIgnoresVerdicts { Vec::new() } else { verdicts };
         for list in verdicts {
@@ -570,6 +605,11 @@ impl Session {
     /// Packs that are to go, or may be.
     pub(crate) fn condemned(&self) -> &HashSet<PackId> {
         &self.condemned
+    }
+
+    /// Why no pack at all is to be relied on, if so.
+    pub(crate) fn blind(&self) -> Option<&Finding> {
+        self.blind.as_ref()
     }
 
     /// Its name.

@@ -349,7 +349,9 @@ impl Plan {
 
     /// Whether a collection is about to delete it, or may be.
     fn shaky(&self, pack: &PackId) -> bool {
-        self.session.as_ref().is_some_and(|session| session.condemned().contains(pack))
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.blind().is_some() || session.condemned().contains(pack))
     }
 
     /// In between, so that a long repair keeps its lease.

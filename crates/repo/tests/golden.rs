@@ -424,3 +424,97 @@ fn r7_a_write_of_today_finds_all_that_was_written_then() {
     let info = writer.commit(CommitDraft::default()).unwrap();
     assert_eq!((info.summary.figures["chunks_new"], info.summary.figures["packs"]), (0, 0));
 }
+
+/// What writers and collectors tell each other, each object × every kind of damage: it may cost a run or a warning, and
+/// loses no point, neither one that was there nor one that is acknowledged now.
+#[test]
+fn r3_damaged_leases_marks_verdicts_and_voids_cost_no_point() {
+    let objects = load("v1-all").snapshot();
+    let notes: Vec<&String> =
+        objects.keys().filter(|key| key.starts_with("leases/") || key.starts_with("gc/")).collect();
+    assert!(notes.len() >= 5, "{notes:?}");
+    let mut cases: Vec<(String, Vec<(&String, Option<Bytes>)>)> = vec![("nothing".into(), vec![])];
+    for key in &notes {
+        let bytes = &objects[*key];
+        let mut one = |what: String, content| cases.push((format!("{key} {what}"), vec![(*key, content)]));
+        for at in (0..bytes.len()).step_by(bytes.len() / 3 + 1) {
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= 1;
+            one(format!("flipped at {at}"), Some(flipped.into()));
+        }
+        one("cut".into(), Some(bytes.slice(..bytes.len() / 2)));
+        one("noise".into(), Some(noise(3, 300).into()));
+        one("gone".into(), None);
+        // Another one's bytes under this name.
+        for other in notes.iter().filter(|other| other != &key) {
+            one(format!("is {other}"), Some(objects[*other].clone()));
+        }
+    }
+    cases.push(("all noise".into(), notes.iter().map(|key| (*key, Some(noise(4, 100).into()))).collect()));
+    cases.push(("all gone".into(), notes.iter().map(|key| (*key, None)).collect()));
+    let mut acknowledged = 0;
+    for (number, (story, changes)) in cases.iter().enumerate() {
+        // As they were put, ten days ago.
+        let env = Env::fixed(NOW + 210 * DAY, 3_000 + number as u64);
+        let bucket = VersionedStore::new(&env, Flaws::default());
+        let mut there = objects.clone();
+        for (key, content) in changes {
+            match content {
+                Some(bytes) => drop(there.insert((*key).clone(), bytes.clone())),
+                None => drop(there.remove(*key)),
+            }
+        }
+        for (key, bytes) in there {
+            bucket.put(&key, bytes).unwrap();
+        }
+        env.advance(10 * DAY);
+        let open = || {
+            let store = Arc::new(bucket.clone());
+            Repository::open(store, &Passphrase::new("golden read"), &env).unwrap()
+        };
+        // Content that lies in packs which are marked, sentenced, and needed by nobody.
+        let gone: Vec<Vec<u8>> = [3, 4].map(|seed| noise(seed, 20_000)).into();
+        let mut made = Vec::new();
+        for _ in 0..3 {
+            let repo = open();
+            let writer =
+                repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
+            let entries = gone
+                .iter()
+                .enumerate()
+                .map(|(at, content)| entry(&at.to_string(), write_stream(&writer, content).unwrap()));
+            let manifest = entries.collect();
+            let draft = CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() };
+            match writer.commit(draft) {
+                Ok(info) => made.push(info.id),
+                Err(error) => assert!(matches!(error, repo::Error::Collected { .. }), "{story}: {error}"),
+            }
+            let options = GcOptions { threads: 1, ..GcOptions::default() };
+            let _ = repo::gc::plan(&repo, options, &()).and_then(|plan| plan.execute(&()));
+            env.advance(DAY);
+        }
+        acknowledged += made.len();
+        let repo = open();
+        let reader = repo.reader(ReaderOptions::default()).unwrap();
+        for id in &made {
+            for (one, content) in reader.manifest(id).unwrap().iter().zip(&gone) {
+                assert!(reader.bytes(&one.root, 1 << 20).unwrap() == *content, "{story}");
+            }
+        }
+        let commits = repo.commits().unwrap().done;
+        for (second, info) in [false, true].into_iter().zip(&commits) {
+            let manifest = reader.manifest(&info.id).unwrap();
+            for (one, (_, content)) in manifest.iter().zip(streams(second)) {
+                assert!(reader.bytes(&one.root, 1 << 20).unwrap() == content, "{story}");
+            }
+        }
+        // (A void that is gone or damaged brings back a commit that nobody was promised.)
+        let promised: Vec<String> =
+            commits[..2].iter().map(|info| info.id).chain(made).map(|id| id.to_string()).collect();
+        let report = repo::check::check(&repo, &CheckOptions::default(), &()).unwrap();
+        for point in &report.points {
+            assert!(!promised.contains(&point.commit.to_string()), "{story}: {report:#?}");
+        }
+    }
+    assert!(acknowledged > 2 * cases.len(), "{acknowledged} of {}", 3 * cases.len());
+}
