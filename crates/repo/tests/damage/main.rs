@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod fixture;
+mod gc;
 mod notes;
 mod repair;
 
