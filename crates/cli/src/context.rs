@@ -20,6 +20,9 @@ use std::time::Duration;
 /// The variables that make an S3 account.
 const ACCOUNT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
 
+/// What `--memory` may be.
+const MEMORY_MIB: std::ops::RangeInclusive<i64> = 128..=1_048_576;
+
 /// How long a store may take to say anything at all.
 const FIRST_WORD: Duration = Duration::from_secs(8);
 
@@ -29,7 +32,7 @@ pub struct Global {
     /// The repository: a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX
     #[arg(long, global = true, env = "HOLDFAST_REPO", value_name = "URL", help_heading = "Global options")]
     pub repo: Option<String>,
-    // These four read their variables by hand: an option wins over them all, and an empty variable counts as not set.
+    // Variables are read by hand, not by the parser: an option wins over them all, and an empty variable counts as not set.
     /// The file that holds the repository's passphrase; without it (or HOLDFAST_PASSWORD_FILE, or one of the next three)
     /// the passphrase is asked for
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
@@ -44,25 +47,18 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub recovery_key_file: Option<PathBuf>,
     /// Where to keep what need not be fetched again: the index, the list of points (default: holdfast in
-    /// $XDG_CACHE_HOME or ~/.cache). May be deleted at any time
-    #[arg(
-        long,
-        global = true,
-        env = "HOLDFAST_CACHE_DIR",
-        value_name = "DIR",
-        help_heading = "Global options"
-    )]
+    /// $XDG_CACHE_HOME or ~/.cache). May be deleted at any time (HOLDFAST_CACHE_DIR)
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub cache_dir: Option<PathBuf>,
     /// Keep nothing between runs, whatever --cache-dir says
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_cache: bool,
-    /// How much memory to use, whatever the size of the repository or the tree
+    /// How much memory to use, whatever the size of the repository or the tree (HOLDFAST_MEMORY)
     #[arg(
         long,
         global = true,
-        env = "HOLDFAST_MEMORY",
         value_name = "MIB",
-        value_parser = clap::value_parser!(u32).range(128..=1_048_576),
+        value_parser = clap::value_parser!(u32).range(MEMORY_MIB),
         help_heading = "Global options"
     )]
     pub memory: Option<u32>,
@@ -92,6 +88,24 @@ pub struct Global {
     /// No progress on standard error
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_progress: bool,
+}
+
+impl Global {
+    /// Takes from the environment what no option said. An empty variable counts as not set.
+    pub fn complete(mut self) -> Result<Global> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        self.cache_dir = self.cache_dir.or_else(|| set("HOLDFAST_CACHE_DIR").map(PathBuf::from));
+        if let (None, Some(text)) = (self.memory, set("HOLDFAST_MEMORY")) {
+            let mib = text.to_str().and_then(|text| text.parse::<u32>().ok());
+            let mib = mib.filter(|mib| MEMORY_MIB.contains(&i64::from(*mib)));
+            let wrong = || {
+                Failure::usage(format!("HOLDFAST_MEMORY={} is no amount of memory", text.to_string_lossy()))
+                    .next("give a number of MiB from 128 to 1048576, or unset it")
+            };
+            self.memory = Some(mib.ok_or_else(wrong)?);
+        }
+        Ok(self)
+    }
 }
 
 /// What is handed in instead of being looked up. Empty for a run from the command line.

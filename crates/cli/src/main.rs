@@ -75,7 +75,7 @@ fn run(cli: Cli) -> Result<Exit> {
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start worker threads: {e}")))?;
-    let ctx = Context::new(cli.global);
+    let ctx = Context::new(cli.global.complete()?);
     let exit = runtime.block_on(async {
         ctx.interrupt.listen()?;
         commands::run(&ctx, cli.command).await

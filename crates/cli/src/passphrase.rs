@@ -9,21 +9,32 @@ use std::path::Path;
 
 /// The passphrase of the repository this run works with, typed.
 pub fn ask(ctx: &Context) -> Result<Passphrase> {
-    Ok(Passphrase::new(prompt(ctx, "Passphrase: ")?))
+    Ok(Passphrase::new(prompt(ctx, "Passphrase: ", OURS)?))
 }
 
 /// The passphrase of another repository.
-pub fn other(ctx: &Context, file: Option<&Path>, option: &str, url: &str) -> Result<Passphrase> {
+pub fn other(
+    ctx: &Context,
+    file: Option<&Path>,
+    option: &str,
+    url: &str,
+    prefix: &str,
+) -> Result<Passphrase> {
     match file {
         Some(file) => from_file(file, option),
-        None => Ok(Passphrase::new(prompt(ctx, &format!("Passphrase of {url}: "))?)),
+        None => {
+            let ways = format!(
+                "name what opens {url}: {option} ({prefix}PASSWORD_FILE), or the variables {prefix}KEY_FILE or {prefix}KMS"
+            );
+            Ok(Passphrase::new(prompt(ctx, &format!("Passphrase of {url}: "), &ways)?))
+        }
     }
 }
 
 /// A passphrase that is about to be set; typed twice.
 pub fn ask_twice(ctx: &Context) -> Result<Passphrase> {
-    let first = Zeroizing::new(prompt(ctx, "New passphrase: ")?);
-    let again = Zeroizing::new(prompt(ctx, "Again: ")?);
+    let first = Zeroizing::new(prompt(ctx, "New passphrase: ", OURS)?);
+    let again = Zeroizing::new(prompt(ctx, "Again: ", OURS)?);
     if first != again {
         return Err(Failure::usage("the two passphrases differ; nothing was changed"));
     }
@@ -58,12 +69,16 @@ pub fn from_file(file: &Path, option: &str) -> Result<Passphrase> {
     Ok(Passphrase::new(bytes.to_vec()))
 }
 
-fn prompt(ctx: &Context, text: &str) -> Result<Vec<u8>> {
+/// What to name instead of typing, for the repository of the run.
+const OURS: &str =
+    "name what opens the repository: --password-file (HOLDFAST_PASSWORD_FILE), --key-file or --kms";
+
+fn prompt(ctx: &Context, text: &str, ways: &str) -> Result<Vec<u8>> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return Err(Failure::usage("no passphrase: standard input is not a terminal to ask on").next(
-            "name what opens the repository: --password-file (HOLDFAST_PASSWORD_FILE), --key-file or --kms",
-        ));
+        return Err(
+            Failure::usage("no passphrase: standard input is not a terminal to ask on").next(ways.to_owned())
+        );
     }
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot read the passphrase: {e}"));
     let before = tcgetattr(&stdin).map_err(|e| failed(e.into()))?;

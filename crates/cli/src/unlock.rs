@@ -101,7 +101,7 @@ pub fn other(ctx: &Context, file: Option<&Path>, option: &str, url: &str, prefix
     };
     match source {
         Some(source) => read(ctx, &source),
-        None => passphrase::other(ctx, file, option, url).map(Secret::Passphrase),
+        None => passphrase::other(ctx, file, option, url, prefix).map(Secret::Passphrase),
     }
 }
 

@@ -435,3 +435,30 @@ fn s3_credentials_and_buckets_that_are_wrong_are_told() {
         assert!(run.err.contains(&place.repo) && run.err.contains("denied"), "{}", run.err);
     }
 }
+
+/// A variable that is set to nothing counts as not set; one that is nonsense is named.
+#[test]
+fn variables_that_are_empty_count_as_not_set_and_others_are_told() {
+    let mut place = Place::with_repository();
+    place.env.retain(|(name, _)| name != "HOLDFAST_CACHE_DIR" && name != "HOLDFAST_MEMORY");
+    let plain = place.env.clone();
+    for name in [
+        "HOLDFAST_CACHE_DIR",
+        "HOLDFAST_MEMORY",
+        "HOLDFAST_KEY_FILE",
+        "HOLDFAST_KMS",
+        "HOLDFAST_TO_PASSWORD_FILE",
+    ] {
+        place.env.clone_from(&plain);
+        place.env.push((name.into(), String::new()));
+        place.env.push(("XDG_CACHE_HOME".into(), place.text("cache")));
+        place.run(&["points"]).expect(0);
+    }
+    for (value, hint) in [("lots", "HOLDFAST_MEMORY=lots"), ("12", "from 128"), ("-1", "HOLDFAST_MEMORY=-1")]
+    {
+        place.env.clone_from(&plain);
+        place.env.push(("HOLDFAST_MEMORY".into(), value.into()));
+        let run = place.run(&["points", "-o", "json"]).expect(2);
+        assert!(run.err.contains(hint) && run.err.contains("\"reason\":\"usage\""), "{value}: {}", run.err);
+    }
+}

@@ -84,3 +84,47 @@ fn a_copy_that_cannot_be_made_says_why() {
     let list = at_far(&place, &far, &["volume", "list", "-o", "json"]).expect(0).json();
     assert_eq!(list["backups"], serde_json::json!([]));
 }
+
+/// What to name is what opens the other repository, and an empty variable names nothing.
+#[test]
+fn without_a_way_into_the_other_repository_the_message_names_its_options() {
+    let (mut place, far) = two_sides(false);
+    for value in ["", "unset"] {
+        place.env.retain(|(name, _)| name != "HOLDFAST_TO_PASSWORD_FILE");
+        if value.is_empty() {
+            place.env.push(("HOLDFAST_TO_PASSWORD_FILE".into(), String::new()));
+        }
+        let run = place.run(&["repo", "copy", "--to", &far, "--all"]).expect(2);
+        assert!(run.err.contains("--to-password-file (HOLDFAST_TO_PASSWORD_FILE)"), "{value}: {}", run.err);
+        assert!(run.err.contains(&far), "{value}: {}", run.err);
+    }
+}
+
+/// Damage that a second copy undoes, with the commands a user types.
+#[test]
+fn what_is_lost_is_taken_from_the_copy_and_the_plan_says_so() {
+    for like in [false, true] {
+        let (mut place, far) = two_sides(like);
+        place.run(&["repo", "copy", "--to", &far, "--all", "-q"]).expect(0);
+        let password = place.text("other");
+        place.env.push(("HOLDFAST_FROM_PASSWORD_FILE".into(), password));
+        let packs = place.path("repo/packs");
+        for folder in std::fs::read_dir(&packs).unwrap() {
+            std::fs::remove_dir_all(folder.unwrap().path()).unwrap();
+        }
+        place.run(&["repo", "check"]).expect(7);
+        let planned = place.run(&["repo", "repair", "--from", &far, "--plan"]).expect(7);
+        assert!(planned.out.contains(&format!("take from {far}")), "{}", planned.out);
+        let done = place.run(&["repo", "repair", "--from", &far]).expect(0);
+        assert!(
+            done.out.contains("from the other repository") && done.out.contains("No damage left"),
+            "{}",
+            done.out
+        );
+        place.run(&["repo", "check", "--read-data"]).expect(0);
+        place.run(&["volume", "restore", "latest", &place.text("out")]).expect(0);
+        same_trees("healed", &tree(&place.path("data")), &tree(&place.path("out")));
+        let again = place.run(&["repo", "repair", "--from", &far]).expect(0);
+        assert!(again.out.contains("nothing that a repair could put right"), "{}", again.out);
+    }
+}

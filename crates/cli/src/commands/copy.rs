@@ -27,8 +27,10 @@ pub struct Args {
     /// The repository to copy to, which is there already
     #[arg(long, value_name = "URL", env = "HOLDFAST_TO_REPO")]
     pub to: String,
-    /// The file that holds its passphrase; without it, it is asked for
-    #[arg(long, value_name = "FILE", env = "HOLDFAST_TO_PASSWORD_FILE")]
+    /// The file that holds its passphrase; without it (or HOLDFAST_TO_PASSWORD_FILE, HOLDFAST_TO_KEY_FILE or HOLDFAST_TO_KMS), it
+    /// is asked for
+    // Its variable is read by hand, like all that open a repository: an empty one counts as not set.
+    #[arg(long, value_name = "FILE")]
     pub to_password_file: Option<PathBuf>,
     /// How many threads read [default: as many as processors, disk or network want]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
