@@ -21,16 +21,16 @@
 //!        └─ a point within the slack of `written` may rely on it as it is
 //! ```
 
+mod bucket;
+mod record;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use crate::check::packs_of;
-use crate::crypto::Keys;
 use crate::env::{Env, Timestamp, rfc3339};
 use crate::error::Error;
 use crate::id::{CLAIMS, COMMITS, CommitId, HEADER, INDEX, KEYS, LOCKS, PACKS};
@@ -39,11 +39,14 @@ use crate::monitor::{Finding, Outcome};
 use crate::object::Capability;
 use crate::reader::ReaderOptions;
 use crate::repo::Repository;
-use crate::store::keeper::Retention;
 use crate::store::locked::Locked;
-use crate::store::probe::{PROBES, Probe};
+use crate::store::probe::PROBES;
 use crate::store::vault::{Lock, LockMode, Vault};
 use crate::store::{Store, StoreError, list_all};
+
+pub(crate) use bucket::look_at_bucket;
+use record::{Name, Record, name_of, until_of};
+pub(crate) use record::{recode_record, record_samples};
 
 const SECOND: Timestamp = 1_000_000_000;
 const DAY: u64 = 86_400;
@@ -111,69 +114,6 @@ impl LockPolicy {
             return Err(format!("a lock for {} seconds (1 second to 100 years)", self.seconds));
         }
         Ok(())
-    }
-
-    /// The policy as this store can hold it: with locks of its own on each object, or by what the bucket keeps by
-    /// itself. Only what was proved counts.
-    pub(crate) fn settle(&self, store: &dyn Store, probe: &Probe) -> Result<LockPolicy, Error> {
-        if store.vault().is_some() {
-            return match probe.locks.contains(&self.mode) {
-                true => Ok(*self),
-                false => Err(Error::invalid(format!(
-                    "{} was not proved to hold {} locks, so no repository is made that counts on them: {}",
-                    store.url(),
-                    self.mode,
-                    probe.notes.join("; ")
-                ))),
-            };
-        }
-        if store.keeper().is_none() {
-            return Err(Error::invalid(format!(
-                "{} cannot lock objects: locks need an S3 bucket with object lock, or a bucket of Google or Azure with a retention policy",
-                store.url()
-            )));
-        }
-        let Some(retention) = probe.retention else {
-            return Err(Error::invalid(format!(
-                "{} keeps nothing by itself that was proved; give the bucket a retention policy and lock it ({})",
-                store.url(),
-                probe.notes.join("; ")
-            )));
-        };
-        if (retention.mode, self.mode) == WEAKER {
-            return Err(Error::invalid(format!(
-                "{} keeps objects by a policy that is not locked: its owner can take it away, which is GOVERNANCE and not COMPLIANCE; lock the policy, or ask for GOVERNANCE ({})",
-                store.url(),
-                probe.notes.join("; ")
-            )));
-        }
-        // What a point shares with older ones must be kept as long as the point: the same least slack as elsewhere.
-        let least = if self.seconds >= DAY { 3 * DAY } else { 1 };
-        let needed = self.seconds.saturating_add(least);
-        if retention.seconds < needed {
-            let said = |seconds: u64| match seconds % DAY {
-                0 => format!("{} days", seconds / DAY),
-                _ => format!("{seconds} seconds"),
-            };
-            return Err(Error::invalid(format!(
-                "{} keeps objects for {} by itself, and recovery points that last {} need {}, because they share packs with earlier ones: lengthen the bucket's policy, or protect them for less",
-                store.url(),
-                said(retention.seconds),
-                said(self.seconds),
-                said(needed),
-            )));
-        }
-        let slack_seconds = retention.seconds - self.seconds;
-        let policy = LockPolicy { slack_seconds, by: LockedBy::Bucket, ..*self };
-        policy.check().map_err(Error::invalid)?;
-        Ok(policy)
-    }
-
-    /// Packs put before this count as absent for a write that begins now; `None`: none do. A quarter of the slack is left
-    /// for the write itself ([`cover`] sees to it).
-    pub(crate) fn oldest_pack(&self, now: Timestamp) -> Option<Timestamp> {
-        let slack = self.slack_seconds as i64 * SECOND;
-        (self.by == LockedBy::Bucket).then(|| now.saturating_sub(slack / 4 * 3 - self.margin()))
     }
 
     /// The store with these locks. A copy of the repository in a store without any is read, and written, as it is.
@@ -263,66 +203,6 @@ pub(crate) fn cover(
         ))),
     }
 }
-
-/// What a check has to say of a bucket that a repository counts on: whether it still keeps objects as long, and whether what
-/// no write stores again, the header and the keys, is kept as long as a recovery point made now.
-pub(crate) fn look_at_bucket(repo: &Repository) -> Result<Vec<Finding>, Error> {
-    let (Some(policy), Some(keeper)) = (repo.lock(), repo.store().keeper()) else { return Ok(vec![]) };
-    if policy.by != LockedBy::Bucket {
-        return Ok(vec![]);
-    }
-    let mut findings = Vec::new();
-    let promised = policy.seconds.saturating_add(policy.slack_seconds);
-    match keeper.policy() {
-        Ok(says) => {
-            let holds = |r: &Retention| r.seconds >= promised && (r.mode, policy.mode) != WEAKER;
-            // Where the bucket does not tell, each object does.
-            let fine = if says.keeps { says.retention.is_none_or(|r| holds(&r)) } else { false };
-            if !fine {
-                findings.push(Finding::warning(
-                    "retention-shorter",
-                    repo.url(),
-                    format!(
-                        "this repository counts on its bucket to keep every object for {promised} seconds ({}), and the bucket does not say so any more: recovery points made from now on are not protected as long as promised; put its policy right",
-                        policy.mode
-                    ),
-                ));
-            }
-        }
-        Err(error) if error.is_unavailable() => return Err(error.into()),
-        Err(error) => findings.push(Finding::note(
-            "retention-not-seen",
-            repo.url(),
-            format!("what the bucket keeps by itself cannot be read: {error}"),
-        )),
-    }
-    let needed = repo.env().now().saturating_add(policy.protects());
-    let mut keys = vec![HEADER.to_owned()];
-    keys.extend(list_all(&**repo.store(), KEYS)?.into_iter().map(|object| object.key));
-    for key in keys {
-        match keeper.kept(&key) {
-            Ok(Some(kept)) if kept.until >= needed => {}
-            Ok(kept) => findings.push(Finding::warning(
-                "kept-too-short",
-                key,
-                format!(
-                    "the bucket keeps it {}, and recovery points made now need it longer. It cannot be renewed: keep a copy of it elsewhere, under its name and byte for byte, or put it under a hold of the service",
-                    kept.map_or("no longer".to_owned(), |kept| format!("until {}", rfc3339(kept.until)))
-                ),
-            )),
-            Err(error) if error.is_unavailable() => return Err(error.into()),
-            Err(error) => findings.push(Finding::note(
-                "retention-not-seen",
-                key,
-                format!("until when the bucket keeps it cannot be read: {error}"),
-            )),
-        }
-    }
-    Ok(findings)
-}
-
-/// What the bucket does, and what is asked of it.
-const WEAKER: (LockMode, LockMode) = (LockMode::Governance, LockMode::Compliance);
 
 /// How [`renew`] works.
 #[derive(Debug, Clone, Default)]
@@ -618,89 +498,6 @@ pub(crate) fn each<T: Sync, R: Send>(
     }
 }
 
-/// An object in a record: the first 16 bytes of the hash of its key.
-type Name = [u8; 16];
-
-fn name_of(key: &str) -> Name {
-    let mut name = [0; 16];
-    name.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..16]);
-    name
-}
-
-/// `locks/<until>-<hash>`: objects that are locked until a date.
-///
-/// ```text
-/// record = "HFLOCK01" (8) ‖ until (i64) ‖ count (u32) ‖ names, ascending (16 each) ‖ BLAKE3-keyed(commit_key, all before) (32)
-/// ```
-struct Record {
-    until: Timestamp,
-    names: Vec<Name>,
-}
-
-const MAGIC: &[u8; 8] = b"HFLOCK01";
-const HEAD: usize = 20;
-const MAC: usize = 32;
-
-/// The date in a record's key.
-fn until_of(key: &str) -> Option<Timestamp> {
-    let (until, _) = key.strip_prefix(LOCKS)?.split_once('-')?;
-    i64::from_str_radix(until, 16).ok().filter(|until| *until >= 0)
-}
-
-impl Record {
-    fn encode(mut self, keys: &Keys) -> (String, Bytes) {
-        self.names.sort_unstable();
-        self.names.dedup();
-        let mut bytes = Vec::with_capacity(HEAD + self.names.len() * 16 + MAC);
-        bytes.extend(MAGIC);
-        bytes.extend(self.until.to_le_bytes());
-        bytes.extend((self.names.len() as u32).to_le_bytes());
-        bytes.extend(self.names.as_flattened());
-        let mac = keys.commit_mac(&bytes);
-        bytes.extend(mac.as_bytes());
-        let hash = blake3::hash(&bytes);
-        let key = format!("{LOCKS}{:016x}-{}", self.until, HEXLOWER.encode(&hash.as_bytes()[..16]));
-        (key, bytes.into())
-    }
-
-    /// `None` for whatever was not written so.
-    fn decode(keys: &Keys, bytes: &[u8]) -> Option<Record> {
-        let (body, mac) = bytes.split_last_chunk::<MAC>()?;
-        let (head, names) = body.split_first_chunk::<HEAD>()?;
-        // A comparison of hashes takes the same time whatever differs.
-        if blake3::Hash::from_bytes(*mac) != keys.commit_mac(body) || !head.starts_with(MAGIC) {
-            return None;
-        }
-        let (until, count) = head.get(8..)?.split_first_chunk::<8>()?;
-        let count = u32::from_le_bytes(count.try_into().ok()?) as usize;
-        let (names, rest) = names.as_chunks::<16>();
-        if names.len() != count || !rest.is_empty() || !names.is_sorted_by(|a, b| a < b) {
-            return None;
-        }
-        Some(Record { until: i64::from_le_bytes(*until), names: names.to_vec() })
-    }
-
-    fn covers(&self, key: &str, needed: Timestamp) -> bool {
-        self.until >= needed && self.names.binary_search(&name_of(key)).is_ok()
-    }
-}
-
-/// What the fuzzer asks: a record without its MAC, as somebody with a key could have written it, read and written again.
-pub(crate) fn recode_record(keys: &Keys, body: &[u8]) -> Option<Vec<u8>> {
-    let bytes = [body, keys.commit_mac(body).as_bytes()].concat();
-    let (_, again) = Record::decode(keys, &bytes)?.encode(keys);
-    again.split_last_chunk::<MAC>().map(|(body, _)| body.to_vec())
-}
-
-/// Bodies to begin with.
-pub(crate) fn record_samples(keys: &Keys) -> Vec<Vec<u8>> {
-    let body = |names: Vec<Name>| {
-        let (_, bytes) = Record { until: 1_700_000_000_000_000_000, names }.encode(keys);
-        bytes[..bytes.len() - MAC].to_vec()
-    };
-    vec![body(vec![]), body((0..9).map(|at| name_of(&format!("packs/{at}"))).collect())]
-}
-
 /// The policy in a header's bytes, if it has one that makes sense.
 pub(crate) fn lock_in_header(header: &[u8]) -> Option<LockPolicy> {
     #[derive(Deserialize)]
@@ -717,202 +514,4 @@ pub(crate) fn is_passing(key: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-    use crate::store::locked::is_kept;
-    use crate::store::record::{Record as Recorded, Verb};
-    use crate::store::vault::list_versions;
-    use crate::store::versioned::{Flaws, VersionedStore};
-    use crate::{
-        CommitDraft, CommitInfo, EntryKind, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, WriterOptions,
-    };
-
-    const DAYS: Timestamp = DAY as i64 * SECOND;
-
-    struct Site {
-        env: Env,
-        bucket: VersionedStore,
-        log: Arc<Recorded<VersionedStore>>,
-        repo: Repository,
-    }
-
-    fn site(days: u64, flaws: Flaws) -> Result<Site, Error> {
-        let env = Env::fixed(20_000 * DAYS, 1);
-        let bucket = VersionedStore::new(&env, flaws);
-        let log = Arc::new(Recorded::new(bucket.clone()));
-        let lock = Some(LockPolicy::new(LockMode::Compliance, days * DAY)?);
-        let options = InitOptions { kdf: Kdf::cheap(), lock, ..InitOptions::default() };
-        let repo = Repository::init(log.clone(), &Passphrase::new("x"), &options, &env)?;
-        Ok(Site { env, bucket, log, repo })
-    }
-
-    impl Site {
-        /// Content that is the same in every backup, and some that is new.
-        fn backup(&self, new: &str) -> Result<CommitInfo, Error> {
-            let writer = self.repo.writer(WriterOptions::default())?;
-            let mut stream = writer.stream(Lane::Data);
-            let mut old = vec![0; 300_000];
-            blake3::Hasher::new().finalize_xof().fill(&mut old);
-            stream.write_all(&old).unwrap();
-            let old = stream.finish()?;
-            let mut stream = writer.stream(Lane::Data);
-            stream.write_all(new.as_bytes()).unwrap();
-            let new = stream.finish()?;
-            let entry = |name: &str, root| ManifestEntry {
-                name: name.into(),
-                kind: EntryKind::Bytes,
-                root,
-                figures: BTreeMap::new(),
-            };
-            let manifest = vec![entry("new", new), entry("old", old)];
-            writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() })
-        }
-
-        /// The earliest date at which any object of the repository unlocks.
-        fn first_unlock(&self) -> Timestamp {
-            let kept = list_all(&self.bucket, "").unwrap().into_iter().filter(|o| is_kept(&o.key));
-            kept.map(|object| self.bucket.lock_of(&object.key).unwrap().unwrap().until).min().unwrap()
-        }
-    }
-
-    /// The promise, for a year of daily backups: whatever a point needs is locked as long as the point. And the price
-    /// of it: what all of them share is extended once in a slack, and on most days nothing is.
-    #[test]
-    fn r1_no_point_outlives_what_it_needs_and_most_days_cost_nothing() {
-        let site = site(30, Flaws::default()).unwrap();
-        let (mut renewals, mut shared) = (Vec::new(), 0);
-        for day in 0..365 {
-            site.log.clear();
-            site.backup(&format!("day {day}")).unwrap();
-            let until = site.env.now() + 30 * DAYS;
-            // Every object there is belongs to some point; those of this point must last.
-            let commit = site.repo.find_commit("latest").unwrap();
-            assert!(site.bucket.lock_of(&commit.id.key()).unwrap().unwrap().until >= until);
-            let first_pack = list_versions(&site.bucket, PACKS).unwrap();
-            let old = first_pack.iter().min_by_key(|version| (version.modified, &version.key)).unwrap();
-            for key in [old.key.as_str(), HEADER] {
-                assert!(site.bucket.lock_of(key).unwrap().unwrap().until >= until, "day {day}: {key}");
-            }
-            shared += site.log.count(Verb::SetLock, &old.key);
-            if site.log.count(Verb::SetLock, "") > 0 {
-                renewals.push(day);
-            }
-            assert!(site.log.count(Verb::Get, LOCKS) <= 10, "day {day}: {:?}", site.log.calls(Verb::Get));
-            site.env.advance(DAYS);
-        }
-        assert!((24..=34).contains(&shared), "about once in a slack of 15 days: {shared}");
-        assert!(renewals.len() < 100, "{renewals:?}");
-        let records = list_all(&site.bucket, LOCKS).unwrap();
-        assert!(records.len() <= 45, "old records go: {}", records.len());
-    }
-
-    #[test]
-    fn a_lock_that_cannot_be_extended_fails_the_backup_and_says_so() {
-        let site = site(30, Flaws::default()).unwrap();
-        site.backup("first").unwrap();
-        site.env.advance(20 * DAYS);
-        // Somebody overwrote the store's rights: no lock can be set any more.
-        let frozen = site.bucket.with_flaws(Flaws { forgets_locks: true, ..Flaws::default() });
-        let repo = Repository::open(Arc::new(frozen), &Passphrase::new("x"), &site.env).unwrap();
-        let site = Site { repo, ..site };
-        assert!(site.backup("second").is_ok(), "a service that lies is for the probe to find");
-        assert_eq!(site.repo.commits().unwrap().done.len(), 2);
-    }
-
-    #[test]
-    fn a_renewal_protects_every_point_from_now_on_and_its_plan_says_so() {
-        let site = site(10, Flaws::default()).unwrap();
-        site.backup("first").unwrap();
-        site.env.advance(6 * DAYS);
-        let renew = |options: RenewOptions| renew(&site.repo, &options).unwrap();
-        assert_eq!(renew(RenewOptions::default()).done.extended, 0, "what a point was promised it has");
-        let before = site.first_unlock();
-        let rolling = RenewOptions { protect_seconds: Some(10 * DAY), ..RenewOptions::default() };
-        let plan = renew(RenewOptions { plan: true, ..rolling.clone() });
-        assert!(plan.done.extended > 3 && site.first_unlock() == before, "{plan:?}");
-        assert_eq!(renew(rolling.clone()).done.extended, plan.done.extended);
-        assert!(site.first_unlock() >= site.env.now() + 10 * DAYS);
-        site.log.clear();
-        assert_eq!(renew(rolling.clone()).done.extended, 0);
-        assert_eq!(site.log.count(Verb::SetLock, "") + site.log.count(Verb::LockOf, ""), 0, "a record tells");
-        let looked = renew(RenewOptions { look: true, ..rolling });
-        assert_eq!((looked.done.extended, looked.findings), (0, vec![]));
-        assert!(site.log.count(Verb::LockOf, "") as u64 >= looked.done.objects);
-    }
-
-    /// A hold to a far date locks what its point needs until then, and nothing else.
-    #[test]
-    fn a_held_point_is_locked_as_long_as_it_is_held() {
-        let site = site(10, Flaws::default()).unwrap();
-        let held = site.backup("held").unwrap();
-        site.env.advance(DAYS);
-        let other = site.backup("another").unwrap();
-        let end = site.env.now() + 400 * DAYS;
-        site.repo.add_hold(&held.id, "audit", "me", Some(end)).unwrap();
-        renew(&site.repo, &RenewOptions::default()).unwrap();
-        let until = |key: &str| site.bucket.lock_of(key).unwrap().unwrap().until;
-        assert!(until(&held.id.key()) >= end && until(HEADER) >= end);
-        assert!(until(&other.id.key()) < end);
-        let packs = list_all(&site.bucket, PACKS).unwrap();
-        let long = packs.iter().filter(|pack| until(&pack.key) >= end).count();
-        assert!(long >= 2 && long < packs.len(), "{long} of {}", packs.len());
-        assert_eq!(renew(&site.repo, &RenewOptions::default()).unwrap().done.extended, 0);
-    }
-
-    #[test]
-    fn nobody_removes_an_object_before_its_date_and_afterwards_anybody_may() {
-        let site = site(10, Flaws::default()).unwrap();
-        site.backup("first").unwrap();
-        let store = site.repo.store();
-        for object in list_all(&site.bucket, "").unwrap().into_iter().filter(|object| is_kept(&object.key)) {
-            let refused = store.delete(&object.key);
-            assert!(matches!(refused, Err(StoreError::Locked { .. })), "{}: {refused:?}", object.key);
-        }
-        site.env.advance(16 * DAYS);
-        for object in list_all(&site.bucket, "").unwrap() {
-            store.delete(&object.key).unwrap();
-        }
-        assert_eq!(list_all(&site.bucket, "").unwrap(), []);
-    }
-
-    #[test]
-    fn locks_are_refused_where_they_were_not_proved() {
-        for flaws in [
-            Flaws { forgets_locks: true, ..Flaws::default() },
-            Flaws { deletes_locked: true, ..Flaws::default() },
-            Flaws { shortens: true, ..Flaws::default() },
-        ] {
-            let refused = site(30, flaws).err().unwrap().to_string();
-            assert!(refused.contains("was not proved to hold COMPLIANCE locks"), "{refused}");
-        }
-        assert!(LockPolicy::new(LockMode::Compliance, 0).is_err());
-        assert!(LockPolicy::new(LockMode::Governance, u64::MAX).is_err());
-    }
-
-    #[test]
-    fn a_record_says_what_it_said_or_nothing() {
-        let site = site(1, Flaws::default()).unwrap();
-        let keys = site.repo.secrets();
-        let names = vec![name_of("b"), name_of("a"), name_of("a")];
-        let (key, bytes) = Record { until: 77, names }.encode(keys);
-        assert_eq!(until_of(&key), Some(77));
-        let record = Record::decode(keys, &bytes).unwrap();
-        assert!(
-            record.covers("a", 77)
-                && record.covers("b", 1)
-                && !record.covers("a", 78)
-                && !record.covers("c", 1)
-        );
-        for at in 0..bytes.len() {
-            let mut spoilt = bytes.to_vec();
-            spoilt[at] ^= 1;
-            assert!(Record::decode(keys, &spoilt).is_none(), "byte {at}");
-            assert!(Record::decode(keys, &bytes[..at]).is_none());
-        }
-        for wrong in ["locks/", "locks/x-y", "packs/4d-x", "locks/-1-x"] {
-            assert_eq!(until_of(wrong), None, "{wrong}");
-        }
-    }
-}
+mod tests;

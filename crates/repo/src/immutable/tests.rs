@@ -1,0 +1,196 @@
+//! Locks: what a year of backups costs, and what is promised.
+
+use std::io::Write;
+
+use super::*;
+use crate::store::locked::is_kept;
+use crate::store::record::{Record as Recorded, Verb};
+use crate::store::vault::list_versions;
+use crate::store::versioned::{Flaws, VersionedStore};
+use crate::{
+    CommitDraft, CommitInfo, EntryKind, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, WriterOptions,
+};
+
+const DAYS: Timestamp = DAY as i64 * SECOND;
+
+struct Site {
+    env: Env,
+    bucket: VersionedStore,
+    log: Arc<Recorded<VersionedStore>>,
+    repo: Repository,
+}
+
+fn site(days: u64, flaws: Flaws) -> Result<Site, Error> {
+    let env = Env::fixed(20_000 * DAYS, 1);
+    let bucket = VersionedStore::new(&env, flaws);
+    let log = Arc::new(Recorded::new(bucket.clone()));
+    let lock = Some(LockPolicy::new(LockMode::Compliance, days * DAY)?);
+    let options = InitOptions { kdf: Kdf::cheap(), lock, ..InitOptions::default() };
+    let repo = Repository::init(log.clone(), &Passphrase::new("x"), &options, &env)?;
+    Ok(Site { env, bucket, log, repo })
+}
+
+impl Site {
+    /// Content that is the same in every backup, and some that is new.
+    fn backup(&self, new: &str) -> Result<CommitInfo, Error> {
+        let writer = self.repo.writer(WriterOptions::default())?;
+        let mut stream = writer.stream(Lane::Data);
+        let mut old = vec![0; 300_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut old);
+        stream.write_all(&old).unwrap();
+        let old = stream.finish()?;
+        let mut stream = writer.stream(Lane::Data);
+        stream.write_all(new.as_bytes()).unwrap();
+        let new = stream.finish()?;
+        let entry = |name: &str, root| ManifestEntry {
+            name: name.into(),
+            kind: EntryKind::Bytes,
+            root,
+            figures: BTreeMap::new(),
+        };
+        let manifest = vec![entry("new", new), entry("old", old)];
+        writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() })
+    }
+
+    /// The earliest date at which any object of the repository unlocks.
+    fn first_unlock(&self) -> Timestamp {
+        let kept = list_all(&self.bucket, "").unwrap().into_iter().filter(|o| is_kept(&o.key));
+        kept.map(|object| self.bucket.lock_of(&object.key).unwrap().unwrap().until).min().unwrap()
+    }
+}
+
+/// The promise, for a year of daily backups: whatever a point needs is locked as long as the point. And the price
+/// of it: what all of them share is extended once in a slack, and on most days nothing is.
+#[test]
+fn r1_no_point_outlives_what_it_needs_and_most_days_cost_nothing() {
+    let site = site(30, Flaws::default()).unwrap();
+    let (mut renewals, mut shared) = (Vec::new(), 0);
+    for day in 0..365 {
+        site.log.clear();
+        site.backup(&format!("day {day}")).unwrap();
+        let until = site.env.now() + 30 * DAYS;
+        // Every object there is belongs to some point; those of this point must last.
+        let commit = site.repo.find_commit("latest").unwrap();
+        assert!(site.bucket.lock_of(&commit.id.key()).unwrap().unwrap().until >= until);
+        let first_pack = list_versions(&site.bucket, PACKS).unwrap();
+        let old = first_pack.iter().min_by_key(|version| (version.modified, &version.key)).unwrap();
+        for key in [old.key.as_str(), HEADER] {
+            assert!(site.bucket.lock_of(key).unwrap().unwrap().until >= until, "day {day}: {key}");
+        }
+        shared += site.log.count(Verb::SetLock, &old.key);
+        if site.log.count(Verb::SetLock, "") > 0 {
+            renewals.push(day);
+        }
+        assert!(site.log.count(Verb::Get, LOCKS) <= 10, "day {day}: {:?}", site.log.calls(Verb::Get));
+        site.env.advance(DAYS);
+    }
+    assert!((24..=34).contains(&shared), "about once in a slack of 15 days: {shared}");
+    assert!(renewals.len() < 100, "{renewals:?}");
+    let records = list_all(&site.bucket, LOCKS).unwrap();
+    assert!(records.len() <= 45, "old records go: {}", records.len());
+}
+
+#[test]
+fn a_lock_that_cannot_be_extended_fails_the_backup_and_says_so() {
+    let site = site(30, Flaws::default()).unwrap();
+    site.backup("first").unwrap();
+    site.env.advance(20 * DAYS);
+    // Somebody overwrote the store's rights: no lock can be set any more.
+    let frozen = site.bucket.with_flaws(Flaws { forgets_locks: true, ..Flaws::default() });
+    let repo = Repository::open(Arc::new(frozen), &Passphrase::new("x"), &site.env).unwrap();
+    let site = Site { repo, ..site };
+    assert!(site.backup("second").is_ok(), "a service that lies is for the probe to find");
+    assert_eq!(site.repo.commits().unwrap().done.len(), 2);
+}
+
+#[test]
+fn a_renewal_protects_every_point_from_now_on_and_its_plan_says_so() {
+    let site = site(10, Flaws::default()).unwrap();
+    site.backup("first").unwrap();
+    site.env.advance(6 * DAYS);
+    let renew = |options: RenewOptions| renew(&site.repo, &options).unwrap();
+    assert_eq!(renew(RenewOptions::default()).done.extended, 0, "what a point was promised it has");
+    let before = site.first_unlock();
+    let rolling = RenewOptions { protect_seconds: Some(10 * DAY), ..RenewOptions::default() };
+    let plan = renew(RenewOptions { plan: true, ..rolling.clone() });
+    assert!(plan.done.extended > 3 && site.first_unlock() == before, "{plan:?}");
+    assert_eq!(renew(rolling.clone()).done.extended, plan.done.extended);
+    assert!(site.first_unlock() >= site.env.now() + 10 * DAYS);
+    site.log.clear();
+    assert_eq!(renew(rolling.clone()).done.extended, 0);
+    assert_eq!(site.log.count(Verb::SetLock, "") + site.log.count(Verb::LockOf, ""), 0, "a record tells");
+    let looked = renew(RenewOptions { look: true, ..rolling });
+    assert_eq!((looked.done.extended, looked.findings), (0, vec![]));
+    assert!(site.log.count(Verb::LockOf, "") as u64 >= looked.done.objects);
+}
+
+/// A hold to a far date locks what its point needs until then, and nothing else.
+#[test]
+fn a_held_point_is_locked_as_long_as_it_is_held() {
+    let site = site(10, Flaws::default()).unwrap();
+    let held = site.backup("held").unwrap();
+    site.env.advance(DAYS);
+    let other = site.backup("another").unwrap();
+    let end = site.env.now() + 400 * DAYS;
+    site.repo.add_hold(&held.id, "audit", "me", Some(end)).unwrap();
+    renew(&site.repo, &RenewOptions::default()).unwrap();
+    let until = |key: &str| site.bucket.lock_of(key).unwrap().unwrap().until;
+    assert!(until(&held.id.key()) >= end && until(HEADER) >= end);
+    assert!(until(&other.id.key()) < end);
+    let packs = list_all(&site.bucket, PACKS).unwrap();
+    let long = packs.iter().filter(|pack| until(&pack.key) >= end).count();
+    assert!(long >= 2 && long < packs.len(), "{long} of {}", packs.len());
+    assert_eq!(renew(&site.repo, &RenewOptions::default()).unwrap().done.extended, 0);
+}
+
+#[test]
+fn nobody_removes_an_object_before_its_date_and_afterwards_anybody_may() {
+    let site = site(10, Flaws::default()).unwrap();
+    site.backup("first").unwrap();
+    let store = site.repo.store();
+    for object in list_all(&site.bucket, "").unwrap().into_iter().filter(|object| is_kept(&object.key)) {
+        let refused = store.delete(&object.key);
+        assert!(matches!(refused, Err(StoreError::Locked { .. })), "{}: {refused:?}", object.key);
+    }
+    site.env.advance(16 * DAYS);
+    for object in list_all(&site.bucket, "").unwrap() {
+        store.delete(&object.key).unwrap();
+    }
+    assert_eq!(list_all(&site.bucket, "").unwrap(), []);
+}
+
+#[test]
+fn locks_are_refused_where_they_were_not_proved() {
+    for flaws in [
+        Flaws { forgets_locks: true, ..Flaws::default() },
+        Flaws { deletes_locked: true, ..Flaws::default() },
+        Flaws { shortens: true, ..Flaws::default() },
+    ] {
+        let refused = site(30, flaws).err().unwrap().to_string();
+        assert!(refused.contains("was not proved to hold COMPLIANCE locks"), "{refused}");
+    }
+    assert!(LockPolicy::new(LockMode::Compliance, 0).is_err());
+    assert!(LockPolicy::new(LockMode::Governance, u64::MAX).is_err());
+}
+
+#[test]
+fn a_record_says_what_it_said_or_nothing() {
+    let site = site(1, Flaws::default()).unwrap();
+    let keys = site.repo.secrets();
+    let names = vec![name_of("b"), name_of("a"), name_of("a")];
+    let (key, bytes) = Record { until: 77, names }.encode(keys);
+    assert_eq!(until_of(&key), Some(77));
+    let record = Record::decode(keys, &bytes).unwrap();
+    assert!(
+        record.covers("a", 77) && record.covers("b", 1) && !record.covers("a", 78) && !record.covers("c", 1)
+    );
+    for at in 0..bytes.len() {
+        let mut spoilt = bytes.to_vec();
+        spoilt[at] ^= 1;
+        assert!(Record::decode(keys, &spoilt).is_none(), "byte {at}");
+        assert!(Record::decode(keys, &bytes[..at]).is_none());
+    }
+    for wrong in ["locks/", "locks/x-y", "packs/4d-x", "locks/-1-x"] {
+        assert_eq!(until_of(wrong), None, "{wrong}");
+    }
+}
