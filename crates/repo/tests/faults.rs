@@ -471,7 +471,7 @@ fn r2_r3_r4_every_act_meets_every_fault_and_no_point_is_lost() {
                 let left = settled(&store);
                 if one == Act::RepairFromACopy {
                     // Whatever became of it, the next one completes.
-                    let env = Env::fixed(NOW + 86_400_000_000_000, 6);
+                    let env = Env::fixed(NOW + 86_400_000_000_000, 60_006);
                     let repo = Repository::open(Arc::new(left.clone()), &passphrase(), &env).unwrap();
                     let options =
                         RepairOptions { read_data: true, from: Some(far), ..RepairOptions::default() };
