@@ -4,7 +4,7 @@
 //! volumes, certificate and what the API looked like.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 use repo::{
     CommitDraft, CommitId, CommitInfo, EntryKind, Lane, ManifestEntry, Outcome, Reader, Repository, Root,
@@ -491,7 +491,8 @@ impl Iterator for Objects<'_> {
         let mut line = Vec::new();
         self.number += 1;
         let what = format!("{} line {}", entry::OBJECTS, self.number);
-        let item = match self.lines.read_until(b'\n', &mut line) {
+        // A line that does not end is not taken in whole: it is broken off, and refused as what it then is.
+        let item = match (&mut self.lines).take(DOCUMENT_BYTES_MAX).read_until(b'\n', &mut line) {
             Ok(0) => None,
             Ok(_) => Some(serde_json::from_slice(&line).map_err(|e| decoding(e, &what, &self.commit))),
             Err(e) => Some(Err(from_io(e, &what, &self.commit))),
