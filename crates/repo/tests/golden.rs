@@ -433,7 +433,9 @@ fn r3_damaged_leases_marks_verdicts_and_voids_cost_no_point() {
     let notes: Vec<&String> =
         objects.keys().filter(|key| key.starts_with("leases/") || key.starts_with("gc/")).collect();
     assert!(notes.len() >= 5, "{notes:?}");
-    let mut cases: Vec<(String, Vec<(&String, Option<Bytes>)>)> = vec![("nothing".into(), vec![])];
+    /// Objects with their new bytes; `None`: gone.
+    type Changes<'k> = Vec<(&'k String, Option<Bytes>)>;
+    let mut cases: Vec<(String, Changes<'_>)> = vec![("nothing".into(), vec![])];
     for key in &notes {
         let bytes = &objects[*key];
         let mut one = |what: String, content| cases.push((format!("{key} {what}"), vec![(*key, content)]));
