@@ -451,6 +451,10 @@ pub(crate) enum Sabotage {
     /// A collector does not wait for leases.
     CollectorIgnoresLeases,
     /// A collector does not mind that others have closed the number it takes.
+    #[allow(
+        dead_code,
+        reason = "no history in thousands loses by it since writers look whenever they see a closing one"
+    )]
     CollectorSpeaksTooLow,
     /// A collector removes verdicts and leaves no closing one.
     CollectorForgetsNumbers,
@@ -459,7 +463,7 @@ pub(crate) enum Sabotage {
 #[cfg(test)]
 impl Sabotage {
     /// All of them, and the histories that were seen to notice.
-    pub(crate) const ALL: [(Sabotage, u64); 11] = [
+    pub(crate) const ALL: [(Sabotage, u64); 10] = [
         (Sabotage::WriterLooksNot, 13),
         (Sabotage::WriterIgnoresVerdicts, 85),
         (Sabotage::WriterIgnoresGaps, 15),
@@ -469,7 +473,6 @@ impl Sabotage {
         (Sabotage::CollectorCountsOnTheSentenced, 11_780),
         (Sabotage::CollectorGivesNoVerdict, 13),
         (Sabotage::CollectorIgnoresLeases, 49),
-        (Sabotage::CollectorSpeaksTooLow, 1_448),
         (Sabotage::CollectorForgetsNumbers, 15),
     ];
 
@@ -724,12 +727,11 @@ impl Session {
 
     fn look(&self, relied: &dyn ReliedOn) -> Result<(), Error> {
         let notes = Notes::list(&self.repo)?;
-        let mut expected = self.top + 1;
         let mut gap = notes.top() < self.top;
-        for (number, object) in notes.verdicts.range(self.top + 1..) {
-            gap |= *number != expected;
-            expected = number + 1;
+        for object in notes.verdicts.range(self.top + 1..).map(|(_, object)| object) {
             if object.size <= CLOSING_BYTES_MAX {
+                // Those it closes may have been removed, and their numbers taken again by who was late.
+                gap = true;
                 continue;
             }
             match read_verdict(&self.repo, object)? {
