@@ -28,21 +28,22 @@ impl Request {
 /// Status, headers, body.
 pub(super) type Reply = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
-/// Serves for as long as the test runs; returns `http://127.0.0.1:PORT`.
-pub(super) fn serve(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> String {
+/// Serves for as long as the test runs; returns `http://127.0.0.1:PORT`. One request is answered at a time, so that of
+/// several conditional puts at once one wins, as at the services.
+pub(super) fn serve(handler: impl Fn(&Request) -> Reply + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let handler = Arc::new(handler);
+    let handler = Arc::new(Mutex::new(handler));
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             let handler = handler.clone();
-            std::thread::spawn(move || answer(connection, &*handler));
+            std::thread::spawn(move || answer(connection, &handler));
         }
     });
     url
 }
 
-fn answer(mut connection: TcpStream, handler: &dyn Fn(&Request) -> Reply) -> Option<()> {
+fn answer(mut connection: TcpStream, handler: &Mutex<impl Fn(&Request) -> Reply>) -> Option<()> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 65_536];
     let request = loop {
@@ -60,7 +61,7 @@ fn answer(mut connection: TcpStream, handler: &dyn Fn(&Request) -> Reply) -> Opt
             break request;
         }
     };
-    let (status, headers, body) = handler(&request);
+    let (status, headers, body) = (handler.lock().unwrap())(&request);
     let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
