@@ -137,9 +137,10 @@ start_s3() {
 {"identities":[{"name":"test","credentials":[{"accessKey":"$key","secretKey":"$secret"}],
  "actions":["Admin","Read","Write","List","Tagging"]}$roles]}
 EOF
+  # Every bucket takes volumes of its own; left to itself the server makes fewer the fuller the disk is, and then answers 500.
   serve s3 "$s3_dir/weed" mini -dir="$state/s3/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     -s3.config="$state/s3/identities.json" -s3.port="${ports[0]}" -master.port="${ports[1]}" \
-    -filer.port="${ports[2]}" -volume.port="${ports[3]}" -admin.port="${ports[4]}" \
+    -filer.port="${ports[2]}" -volume.port="${ports[3]}" -volume.max=10000 -admin.port="${ports[4]}" \
     -filer.localSocket="$state/s3/filer.sock" -s3.localSocket="$state/s3/s3.sock" \
     -s3.port.iceberg=0 -s3.port.lance=0 -webdav=false -admin.ui=false -master.telemetry=false
   tell HOLDFAST_TEST_S3_ENDPOINT "http://127.0.0.1:${ports[0]}"
