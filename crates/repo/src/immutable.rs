@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::packs_of;
 use crate::env::{Env, Timestamp, rfc3339};
 use crate::error::Error;
-use crate::id::{CLAIMS, COMMITS, CommitId, HEADER, INDEX, KEYS, LOCKS, PACKS};
+use crate::id::{CLAIMS, COMMITS, CommitId, HEADER, INDEX, KEYS, LOCKS, PACKS, PackId};
 use crate::index::{Index, PackSet};
 use crate::monitor::{Finding, Outcome};
 use crate::object::Capability;
@@ -56,6 +56,10 @@ const CENTURY: u64 = 100 * 366 * DAY;
 const CALLERS: usize = 16;
 /// A listing answers so many objects a call.
 const LISTED: usize = 1_000;
+/// So many locks are extended before a record of it is written.
+const AT_ONCE: usize = 65_536;
+/// So many that cannot be extended are told one by one.
+const FAILED_SHOWN: u64 = 1_000;
 
 /// How long objects are locked. Part of the header, and with it of what the keys are bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,8 +149,46 @@ pub struct Renewed {
     pub failed: u64,
 }
 
-/// An object and until when it must be locked.
-type Needs = BTreeMap<String, Timestamp>;
+/// An object that is locked. Of packs there are many, so they take the bytes of their name and not its text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Pack(PackId),
+    Other(String),
+}
+
+impl What {
+    fn of(key: &str) -> What {
+        PackId::from_key(key).map_or_else(|| What::Other(key.to_owned()), What::Pack)
+    }
+
+    fn key(&self) -> String {
+        match self {
+            What::Pack(id) => id.key(),
+            What::Other(key) => key.clone(),
+        }
+    }
+
+    fn is_in(&self, folder: &str) -> bool {
+        match self {
+            What::Pack(_) => folder == PACKS,
+            What::Other(key) => key.starts_with(folder),
+        }
+    }
+}
+
+/// Until when an object must be locked.
+#[derive(Debug, Clone)]
+struct Need {
+    what: What,
+    until: Timestamp,
+}
+
+/// Sorted, each object once: 48 bytes a pack.
+fn in_order(mut needs: Vec<Need>) -> Vec<Need> {
+    needs.sort_unstable_by(|a, b| (&a.what, b.until).cmp(&(&b.what, a.until)));
+    needs.dedup_by(|later, first| later.what == first.what);
+    needs
+}
 
 /// Before a commit at `now` of a write that began at `begun`: everything the point needs and this write did not store
 /// stays locked as long as the point.
@@ -179,12 +221,10 @@ pub(crate) fn cover(
         return Ok(());
     }
     let needed = now.saturating_add(policy.protects());
-    let mut needs = Needs::from([(HEADER.to_owned(), needed)]);
-    for folder in [KEYS, INDEX] {
-        needs.extend(list_all(&**repo.store(), folder)?.into_iter().map(|object| (object.key, needed)));
-    }
+    let mut needs = common(repo, needed)?;
     let packs = touched.numbers().filter_map(|number| index.pack(number));
-    needs.extend(packs.map(|(id, _)| (id.key(), needed)));
+    needs.extend(packs.map(|(id, _)| Need { what: What::Pack(id), until: needed }));
+    let mut needs = in_order(needs);
     let work = Work { repo, policy, vault, now, packs: index.pack_count() };
     if work.too_short(&needs, false)?.is_empty() {
         return Ok(());
@@ -192,9 +232,9 @@ pub(crate) fn cover(
     // If some have to be extended, those that would soon have to be go along: a few renewals a slack, and a few
     // records, instead of one every day.
     let soon = policy.slack_seconds as i64 * SECOND / 4;
-    needs.values_mut().for_each(|needed| *needed = needed.saturating_add(soon));
+    needs.iter_mut().for_each(|need| need.until = need.until.saturating_add(soon));
     let short = work.too_short(&needs, false)?;
-    let outcome = work.extend(short, now.saturating_add(policy.lasts()))?;
+    let outcome = work.extend(&short, now.saturating_add(policy.lasts()))?;
     match outcome.findings.into_iter().next() {
         None => Ok(()),
         Some(finding) => Err(Error::failed(format!(
@@ -202,6 +242,16 @@ pub(crate) fn cover(
             finding.what, finding.message
         ))),
     }
+}
+
+/// What every point needs besides its packs.
+fn common(repo: &Repository, until: Timestamp) -> Result<Vec<Need>, Error> {
+    let mut needs = vec![Need { what: What::Other(HEADER.to_owned()), until }];
+    for folder in [KEYS, INDEX] {
+        let objects = list_all(&**repo.store(), folder)?.into_iter();
+        needs.extend(objects.map(|object| Need { what: What::Other(object.key), until }));
+    }
+    Ok(needs)
 }
 
 /// How [`renew`] works.
@@ -240,9 +290,16 @@ pub fn renew(repo: &Repository, options: &RenewOptions) -> Result<Outcome<Renewe
     let points = repo.commits()?;
     let index = repo.index()?;
     let work = Work { repo, policy, vault, now, packs: index.pack_count() };
-    let mut needs = Needs::new();
+    let mut needs = Vec::new();
     let holds = repo.holds()?;
-    let mut groups: BTreeMap<Timestamp, Vec<CommitId>> = BTreeMap::new();
+    let mut held: BTreeMap<CommitId, Timestamp> = BTreeMap::new();
+    for hold in holds.done.iter().filter(|hold| hold.is_active(now)) {
+        // A hold without an end is renewed again and again; one with an end is locked until then.
+        let until = hold.until.unwrap_or(now.saturating_add(policy.protects()));
+        let known = held.entry(hold.commit).or_insert(until);
+        *known = until.max(*known);
+    }
+    let mut groups: BTreeMap<Timestamp, (Timestamp, Vec<CommitId>)> = BTreeMap::new();
     // With the slack on top, or the next renewal would extend everything again.
     let protect = options.protect_seconds.unwrap_or(0).max(policy.seconds);
     let usual = now.saturating_add(protect.saturating_add(policy.slack_seconds) as i64 * SECOND);
@@ -251,53 +308,52 @@ pub fn renew(repo: &Repository, options: &RenewOptions) -> Result<Outcome<Renewe
             Some(seconds) => now.saturating_add(seconds as i64 * SECOND),
             None => point.summary.time.saturating_add(policy.protects()),
         };
-        // A hold without an end is renewed again and again; one with an end is locked until then.
-        for hold in holds.done.iter().filter(|hold| hold.commit == point.id && hold.is_active(now)) {
-            until = until.max(hold.until.unwrap_or(now.saturating_add(policy.protects())));
-        }
+        until = held.get(&point.id).map_or(until, |held| until.max(*held));
         if until > now {
-            needs.insert(point.id.key(), until);
+            needs.push(Need { what: What::Other(point.id.key()), until });
             // Whatever is extended is extended to the usual date at least: points below it need not be told apart.
-            groups.entry(if until <= usual { 0 } else { until }).or_default().push(point.id);
+            let group = groups.entry(if until <= usual { 0 } else { until }).or_default();
+            group.0 = until.max(group.0);
+            group.1.push(point.id);
         }
     }
-    let longest = needs.values().copied().max();
+    let longest = needs.iter().map(|need| need.until).max();
     if let Some(until) = longest {
-        needs.insert(HEADER.to_owned(), until);
-        for folder in [KEYS, INDEX] {
-            needs.extend(list_all(&**repo.store(), folder)?.into_iter().map(|object| (object.key, until)));
-        }
+        needs.extend(common(repo, until)?);
     }
-    let packs = match repo.capability() {
+    match repo.capability() {
         Capability::Read => {
             let reader = repo.reader(ReaderOptions::default())?;
-            let mut packs = Needs::new();
-            for (date, ids) in groups {
-                let until = ids.iter().filter_map(|id| needs.get(&id.key())).copied().max().unwrap_or(date);
+            let mut dates: Vec<Timestamp> = vec![0; reader.index().pack_count()];
+            for (until, ids) in groups.into_values() {
                 for number in packs_of(repo, &reader, &ids)?.numbers() {
-                    if let Some((id, _)) = reader.index().pack(number) {
-                        let known = packs.entry(id.key()).or_insert(until);
-                        *known = until.max(*known);
+                    if let Some(date) = dates.get_mut(number as usize) {
+                        *date = until.max(*date);
                     }
                 }
             }
-            packs
+            for (number, until) in dates.into_iter().enumerate().filter(|(_, until)| *until > 0) {
+                let pack = reader.index().pack(number as u32);
+                needs.extend(pack.map(|(id, _)| Need { what: What::Pack(id), until }));
+            }
         }
         // Which packs a point is made of is not for this key to know: all of them, to the usual date.
         _ => {
             let until = longest.map_or(now, |until| until.min(usual));
             let packs = (0..index.pack_count() as u32).filter_map(|number| index.pack(number));
-            packs.filter(|_| longest.is_some()).map(|(id, _)| (id.key(), until)).collect()
+            let packs = packs.filter(|_| longest.is_some());
+            needs.extend(packs.map(|(id, _)| Need { what: What::Pack(id), until }));
         }
-    };
-    needs.extend(packs);
+    }
+    drop(index);
+    let needs = in_order(needs);
     let short = work.too_short(&needs, options.look)?;
     let mut outcome = if options.plan {
-        let until = short.iter().map(|(_, needed)| *needed).max().unwrap_or(usual).max(usual);
+        let until = short.iter().map(|need| need.until).max().unwrap_or(usual).max(usual);
         let extended = short.len() as u64;
         Outcome::clean(Renewed { extended, until: rfc3339(until), ..Renewed::default() })
     } else {
-        work.extend(short, usual)?
+        work.extend(&short, usual)?
     };
     if repo.capability() != Capability::Read && longest.is_some_and(|until| until > usual) {
         outcome.findings.push(Finding::warning(
@@ -323,107 +379,117 @@ struct Work<'r> {
 }
 
 impl Work<'_> {
-    /// The objects that unlock before they may.
-    fn too_short(&self, needs: &Needs, look: bool) -> Result<Vec<(String, Timestamp)>, Error> {
-        let mut open: Needs = needs.clone();
-        if !look {
-            let covered = self.read_records(needs.values().copied().min().unwrap_or(0))?;
-            open.retain(|key, needed| !covered.iter().any(|record| record.covers(key, *needed)));
-            self.drop_young(&mut open)?;
-        }
-        // What is left is asked, one by one if it is to be looked at, and extended otherwise.
-        if !look {
-            return Ok(open.into_iter().collect());
-        }
-        let keys: Vec<(String, Timestamp)> = open.into_iter().collect();
-        let short = each(&keys, |(key, needed)| match self.vault.lock_of(key) {
-            Ok(Some(lock)) if lock.until >= *needed => Ok(None),
-            Ok(_) => Ok(Some((key.clone(), *needed))),
-            // A pack that is gone is for `check` to tell.
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        })?;
-        Ok(short.into_iter().flatten().collect())
-    }
-
-    /// Removes what was written so late that its first lock lasts. One listing a folder, or one question an object,
-    /// whichever is fewer calls.
-    fn drop_young(&self, open: &mut Needs) -> Result<(), Error> {
-        for folder in [PACKS, INDEX, COMMITS, KEYS, HEADER] {
-            let keys: Vec<(String, Timestamp)> = open
-                .iter()
-                .filter(|(key, _)| key.starts_with(folder))
-                .map(|(key, needed)| (key.clone(), *needed))
-                .collect();
-            if keys.is_empty() {
-                continue;
-            }
-            let few = folder == PACKS && keys.len() <= self.packs / LISTED;
-            if few || folder == HEADER {
-                let fine = each(&keys, |(key, needed)| match self.vault.lock_of(key) {
-                    Ok(Some(lock)) if lock.until >= *needed => Ok(Some(key.clone())),
-                    Ok(_) => Ok(None),
+    /// The objects that unlock before they may. `needs` is in order.
+    fn too_short<'n>(&self, needs: &'n [Need], look: bool) -> Result<Vec<&'n Need>, Error> {
+        if look {
+            let mut short = Vec::new();
+            for some in needs.chunks(AT_ONCE) {
+                let asked = each(some, |need| match self.vault.lock_of(&need.what.key()) {
+                    Ok(lock) => Ok(lock.is_none_or(|lock| lock.until < need.until)),
+                    // A pack that is gone is for `check` to tell.
+                    Err(StoreError::NotFound { .. }) => Ok(false),
                     Err(error) => Err(error.into()),
                 })?;
-                for key in fine.into_iter().flatten() {
-                    open.remove(&key);
-                }
-                continue;
+                short.extend(some.iter().zip(asked).filter(|(_, short)| *short).map(|(need, _)| need));
             }
-            let lasts = self.policy.lasts().saturating_sub(self.policy.margin());
-            // The oldest version decides: what somebody put over it since is not what the points need.
-            let mut oldest: BTreeMap<String, Timestamp> = BTreeMap::new();
-            self.vault.versions(folder, &mut |version| {
-                if !version.marker && open.contains_key(&version.key) {
-                    let known = oldest.entry(version.key).or_insert(version.modified);
-                    *known = version.modified.min(*known);
-                }
-                Ok(())
-            })?;
-            open.retain(|key, needed| {
-                oldest.get(key).is_none_or(|written| written.saturating_add(lasts) < *needed)
-            });
+            return Ok(short);
         }
-        Ok(())
+        let covered = self.read_records(needs.iter().map(|need| need.until).min().unwrap_or(0))?;
+        let covers = |need: &Need| {
+            let name = name_of(&need.what.key());
+            covered.iter().any(|record| record.covers(&name, need.until))
+        };
+        let mut open: Vec<&Need> = needs.iter().filter(|need| covered.is_empty() || !covers(need)).collect();
+        drop(covered);
+        for folder in [PACKS, INDEX, COMMITS, KEYS, HEADER] {
+            let young = self.young(&open, folder)?;
+            let mut young = young.into_iter();
+            open.retain(|need| !need.what.is_in(folder) || !young.next().unwrap_or(false));
+        }
+        Ok(open)
     }
 
-    /// Moves the locks to the usual date, or later where it is needed, and records those it moved.
-    fn extend(&self, short: Vec<(String, Timestamp)>, usual: Timestamp) -> Result<Outcome<Renewed>, Error> {
-        let mode = self.policy.mode;
-        let results = each(&short, |(key, needed)| {
-            match self.vault.set_lock(key, &Lock::new(mode, usual.max(*needed))) {
-                Ok(()) => Ok(Ok(true)),
-                Err(error) if error.is_unavailable() => Err(error.into()),
-                Err(error) => match self.vault.lock_of(key) {
-                    // Locked for longer than we would: by the bucket, or by somebody who renewed meanwhile.
-                    Ok(Some(there)) if there.until >= *needed => Ok(Ok(false)),
-                    _ => Ok(Err(Finding::error(
-                        "lock-not-extended",
-                        key.clone(),
-                        format!("its lock ends too early and could not be extended: {error}"),
-                    ))),
-                },
-            }
-        })?;
-        let mut outcome = Outcome::clean(Renewed::default());
-        let mut extended: BTreeMap<Timestamp, Vec<Name>> = BTreeMap::new();
-        for ((key, needed), result) in short.iter().zip(results) {
-            match result {
-                Ok(true) => {
-                    extended.entry(usual.max(*needed)).or_default().push(name_of(key));
-                    outcome.done.extended += 1;
-                }
-                Ok(false) => {}
-                Err(finding) => outcome.findings.push(finding),
-            }
+    /// Of those in a folder, in order, which were written so late that their first lock lasts. One listing, or one
+    /// question an object, whichever is fewer calls.
+    fn young(&self, open: &[&Need], folder: &str) -> Result<Vec<bool>, Error> {
+        let needs: Vec<&Need> = open.iter().copied().filter(|need| need.what.is_in(folder)).collect();
+        if needs.is_empty() {
+            return Ok(Vec::new());
         }
-        outcome.done.failed = outcome.findings.len() as u64;
-        outcome.done.until = rfc3339(extended.keys().next_back().copied().unwrap_or(usual));
-        if !extended.is_empty() {
+        let few = folder == PACKS && needs.len() <= self.packs / LISTED;
+        if few || folder == HEADER {
+            return each(&needs, |need| {
+                let lock = self.vault.lock_of(&need.what.key())?;
+                Ok(lock.is_some_and(|lock| lock.until >= need.until))
+            });
+        }
+        let lasts = self.policy.lasts().saturating_sub(self.policy.margin());
+        // The oldest version decides: what somebody put over it since is not what the points need.
+        let mut oldest: Vec<Option<Timestamp>> = vec![None; needs.len()];
+        self.vault.versions(folder, &mut |version| {
+            let what = What::of(&version.key);
+            if !version.marker
+                && let Ok(at) = needs.binary_search_by(|need| need.what.cmp(&what))
+                && let Some(known) = oldest.get_mut(at)
+            {
+                *known = Some(known.map_or(version.modified, |known| version.modified.min(known)));
+            }
+            Ok(())
+        })?;
+        let is_young = |(need, oldest): (&&Need, Option<Timestamp>)| {
+            oldest.is_some_and(|written| written.saturating_add(lasts) >= need.until)
+        };
+        Ok(needs.iter().zip(oldest).map(is_young).collect())
+    }
+
+    /// Moves the locks to the usual date, or later where it is needed, and records those it moved: from time to time,
+    /// so that who is stopped need not begin again.
+    fn extend(&self, short: &[&Need], usual: Timestamp) -> Result<Outcome<Renewed>, Error> {
+        let mode = self.policy.mode;
+        let mut outcome = Outcome::clean(Renewed::default());
+        let mut last = usual;
+        for some in short.chunks(AT_ONCE) {
+            let results = each(some, |need| {
+                let key = need.what.key();
+                match self.vault.set_lock(&key, &Lock::new(mode, usual.max(need.until))) {
+                    Ok(()) => Ok(Ok(true)),
+                    Err(error) if error.is_unavailable() => Err(error.into()),
+                    Err(error) => match self.vault.lock_of(&key) {
+                        // Locked for longer than we would: by the bucket, or by somebody who renewed meanwhile.
+                        Ok(Some(there)) if there.until >= need.until => Ok(Ok(false)),
+                        _ => Ok(Err(Finding::error(
+                            "lock-not-extended",
+                            key,
+                            format!("its lock ends too early and could not be extended: {error}"),
+                        ))),
+                    },
+                }
+            })?;
+            let mut extended: BTreeMap<Timestamp, Vec<Name>> = BTreeMap::new();
+            for (need, result) in some.iter().zip(results) {
+                match result {
+                    Ok(true) => {
+                        let names = extended.entry(usual.max(need.until)).or_default();
+                        names.push(name_of(&need.what.key()));
+                        outcome.done.extended += 1;
+                    }
+                    Ok(false) => {}
+                    Err(finding) => {
+                        outcome.done.failed += 1;
+                        if outcome.done.failed <= FAILED_SHOWN {
+                            outcome.findings.push(finding);
+                        }
+                    }
+                }
+            }
             for (until, names) in extended {
+                last = last.max(until);
                 let (key, bytes) = Record { until, names }.encode(self.repo.secrets());
                 self.repo.put_content(&key, bytes)?;
             }
+        }
+        outcome.done.until = rfc3339(last);
+        if outcome.done.extended > 0 {
             self.drop_old_records();
         }
         Ok(outcome)

@@ -69,8 +69,8 @@ impl Record {
         Some(Record { until: i64::from_le_bytes(*until), names: names.to_vec() })
     }
 
-    pub(super) fn covers(&self, key: &str, needed: Timestamp) -> bool {
-        self.until >= needed && self.names.binary_search(&name_of(key)).is_ok()
+    pub(super) fn covers(&self, name: &Name, needed: Timestamp) -> bool {
+        self.until >= needed && self.names.binary_search(name).is_ok()
     }
 }
 

@@ -2,13 +2,19 @@
 
 use std::io::Write;
 
+use bytes::Bytes;
+
 use super::*;
+use crate::index::Segment;
+use crate::pack::PackEntry;
+use crate::reindex;
 use crate::store::locked::is_kept;
 use crate::store::record::{Record as Recorded, Verb};
 use crate::store::vault::list_versions;
 use crate::store::versioned::{Flaws, VersionedStore};
 use crate::{
-    CommitDraft, CommitInfo, EntryKind, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, WriterOptions,
+    CommitDraft, CommitInfo, EntryKind, InitOptions, Kdf, Lane, LocalOptions, ManifestEntry, Passphrase,
+    WriterOptions,
 };
 
 const DAYS: Timestamp = DAY as i64 * SECOND;
@@ -88,6 +94,97 @@ fn r1_no_point_outlives_what_it_needs_and_most_days_cost_nothing() {
     assert!(renewals.len() < 100, "{renewals:?}");
     let records = list_all(&site.bucket, LOCKS).unwrap();
     assert!(records.len() <= 45, "old records go: {}", records.len());
+}
+
+/// A bucket of so many packs, all of them needed and all of them old. (Their content matters to nobody here.)
+fn many(count: u32) -> Site {
+    let site = site(30, Flaws::default()).unwrap();
+    let pack = |number: u32| PackId(*blake3::hash(&number.to_le_bytes()).as_bytes());
+    for part in (0..count).step_by(50_000) {
+        let mut segment = Segment::default();
+        for number in part..count.min(part + 50_000) {
+            let id = pack(number);
+            site.bucket
+                .put_locked(
+                    &id.key(),
+                    Bytes::from_static(b"a pack"),
+                    &Lock::new(LockMode::Compliance, site.env.now() + 45 * DAYS),
+                )
+                .unwrap();
+            let entry = PackEntry { id: crate::ChunkId(id.0), offset: 48, sealed: 100, plain: 100 };
+            reindex::add(&mut segment, id, 4_096, vec![entry]);
+        }
+        reindex::put_segment(&site.repo, segment).unwrap();
+    }
+    site.env.advance(40 * DAYS);
+    site
+}
+
+/// What a backup does that reuses them all.
+fn cover_all(site: &Site, repo: &Repository) {
+    let index = repo.index().unwrap();
+    let touched = PackSet::of(&index);
+    (0..index.pack_count() as u32).for_each(|number| touched.insert(number));
+    let now = site.env.now();
+    cover(repo, &index, &touched, now, now).unwrap();
+}
+
+#[test]
+fn a_backup_that_reuses_many_packs_asks_little_of_the_store() {
+    let site = many(20_000);
+    site.log.clear();
+    cover_all(&site, &site.repo);
+    assert_eq!(site.log.count(Verb::SetLock, PACKS), 20_000, "each once");
+    assert_eq!(site.log.count(Verb::LockOf, PACKS), 0, "their dates come from the listing");
+    site.log.clear();
+    site.env.advance(DAYS);
+    cover_all(&site, &site.repo);
+    assert_eq!((site.log.count(Verb::SetLock, ""), site.log.count(Verb::LockOf, "")), (0, 0));
+    assert!(site.log.count(Verb::Get, "") <= 3, "{:?}", site.log.calls(Verb::Get));
+}
+
+/// Makes the bucket of `LOCKS_OF` packs, and covers them if `LOCKS_DO` says so; prints its peak.
+#[test]
+#[ignore = "one step of the test below, which starts it in a process of its own"]
+fn child() {
+    let count = std::env::var("LOCKS_OF").expect("the test below says how many").parse().unwrap();
+    let site = many(count);
+    // Without the log, which remembers every call.
+    let local = LocalOptions { memory_bytes: 16 << 20, ..LocalOptions::default() };
+    let opened = Repository::open(Arc::new(site.bucket.clone()), &Passphrase::new("x"), &site.env);
+    let repo = opened.unwrap().with_local(&local);
+    repo.index().unwrap();
+    if std::env::var("LOCKS_DO").unwrap() == "cover" {
+        cover_all(&site, &repo);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+}
+
+/// What extending the locks of so many packs adds to the peak of a process, in bytes.
+fn peak_of_locks(count: u64) -> u64 {
+    let [before, with] = ["nothing", "cover"].map(|what| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "immutable::tests::child", "--nocapture"])
+            .env("MALLOC_ARENA_MAX", "1")
+            .env("LOCKS_OF", count.to_string())
+            .env("LOCKS_DO", what)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    });
+    println!("{count} packs: {} KiB, and {} KiB with their locks extended", before >> 10, with >> 10);
+    with.saturating_sub(before)
+}
+
+/// 48 bytes a pack and a few numbers beside, not the text of its key several times over.
+#[test]
+fn r6_locks_of_many_packs_take_little_memory() {
+    let [few, many] = [10_000, 60_000].map(peak_of_locks);
+    assert!(many < few + 50_000 * 200, "{few} and {many} bytes");
 }
 
 #[test]
@@ -182,7 +279,10 @@ fn a_record_says_what_it_said_or_nothing() {
     assert_eq!(until_of(&key), Some(77));
     let record = Record::decode(keys, &bytes).unwrap();
     assert!(
-        record.covers("a", 77) && record.covers("b", 1) && !record.covers("a", 78) && !record.covers("c", 1)
+        record.covers(&name_of("a"), 77)
+            && record.covers(&name_of("b"), 1)
+            && !record.covers(&name_of("a"), 78)
+            && !record.covers(&name_of("c"), 1)
     );
     for at in 0..bytes.len() {
         let mut spoilt = bytes.to_vec();

@@ -4,6 +4,7 @@
 //! [`Vault::hide`], [`Vault::put_over`] and the rest are also what an attacker has who stole credentials.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -59,6 +60,8 @@ impl std::fmt::Debug for VersionedStore {
 }
 
 const URL: &str = "mem://versioned";
+/// So many objects are listed at a time.
+const PAGE: usize = 1_000;
 
 impl VersionedStore {
     /// An empty one, on this clock.
@@ -116,6 +119,33 @@ impl VersionedStore {
         Ok(Put::Created)
     }
 
+    /// Hands over what `take` makes of the objects of a prefix, a page at a time as a service answers: `each` may
+    /// call the store.
+    fn in_pages<T>(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(T) -> Result<(), StoreError>,
+        take: impl Fn(&String, &[Stored], &mut Vec<T>),
+    ) -> Result<(), StoreError> {
+        let mut from = Bound::Included(prefix.to_owned());
+        loop {
+            let mut page = Vec::new();
+            let mut last = None;
+            let state = self.lock();
+            let rest = state.objects.range((from, Bound::Unbounded));
+            for (key, versions) in rest.take_while(|(key, _)| key.starts_with(prefix)).take(PAGE) {
+                take(key, versions, &mut page);
+                last = Some(key.clone());
+            }
+            drop(state);
+            page.into_iter().try_for_each(&mut *each)?;
+            match last {
+                Some(last) => from = Bound::Excluded(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
     fn forbids(&self, key: &str, stored: &Stored) -> Option<StoreError> {
         let lock = stored.lock.filter(|lock| lock.until > self.env.now() && !self.flaws.deletes_locked)?;
         Some(StoreError::Locked {
@@ -151,15 +181,11 @@ impl Store for VersionedStore {
         prefix: &str,
         each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut found = Vec::new();
-        for (key, versions) in &self.lock().objects {
-            if let Some(Stored { bytes: Some(bytes), modified, .. }) = versions.last()
-                && key.starts_with(prefix)
-            {
-                found.push(Object { key: key.clone(), size: bytes.len() as u64, modified: *modified });
+        self.in_pages(prefix, each, |key, versions, page| {
+            if let Some(Stored { bytes: Some(bytes), modified, .. }) = versions.last() {
+                page.push(Object { key: key.clone(), size: bytes.len() as u64, modified: *modified });
             }
-        }
-        found.into_iter().try_for_each(each)
+        })
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
@@ -224,10 +250,9 @@ impl Vault for VersionedStore {
         prefix: &str,
         each: &mut dyn FnMut(Version) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut found = Vec::new();
-        for (key, versions) in self.lock().objects.iter().filter(|(key, _)| key.starts_with(prefix)) {
+        self.in_pages(prefix, each, |key, versions, page| {
             for (at, version) in versions.iter().enumerate().rev() {
-                found.push(Version {
+                page.push(Version {
                     key: key.clone(),
                     id: version.id.clone(),
                     marker: version.bytes.is_none(),
@@ -236,8 +261,7 @@ impl Vault for VersionedStore {
                     modified: version.modified,
                 });
             }
-        }
-        found.into_iter().try_for_each(each)
+        })
     }
 
     fn get_version(&self, key: &str, id: &str) -> Result<Bytes, StoreError> {
