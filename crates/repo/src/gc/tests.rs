@@ -136,6 +136,22 @@ fn without_grace_and_writers_one_run_does_it_all() {
     world.whole(&[(&first, &a)]);
 }
 
+/// Their lines in the directory are the larger part of such a pack, and are needed like the chunks.
+#[test]
+fn packs_of_tiny_chunks_stay_as_they_are_while_they_are_needed() {
+    let world = world();
+    let writer = world.writer();
+    let chunks = (0..2_000_u64).map(|number| {
+        let content = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        (writer.chunk_now(Lane::Data, content.to_vec().into()).unwrap(), 8)
+    });
+    let root = writer.root_of(chunks).unwrap();
+    let entry = ManifestEntry { name: "a".into(), kind: EntryKind::Bytes, root, figures: Default::default() };
+    world.finish(writer, entry).unwrap();
+    let idle = world.gc(options(0));
+    assert_eq!(idle, Collected { notes_deleted: idle.notes_deleted, ..Collected::default() });
+}
+
 #[test]
 fn r3_a_writer_at_work_is_waited_for_and_keeps_what_it_relies_on() {
     let world = world();
