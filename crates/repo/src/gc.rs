@@ -69,7 +69,7 @@ pub struct GcOptions {
     pub merge_segments: bool,
     /// Threads; 0: one for each processor.
     pub threads: usize,
-    /// Memory for chunks that are kept while trees are read.
+    /// Memory for chunks that are kept while trees are read; 0: a reader's share of what the repository may use.
     pub memory_bytes: usize,
     /// Stops it. What is done stays done; the next run goes on.
     pub cancel: Cancel,
@@ -89,7 +89,7 @@ impl Default for GcOptions {
             repack_percent: 50,
             merge_segments: true,
             threads: 0,
-            memory_bytes: 32 << 20,
+            memory_bytes: 0,
             cancel: Cancel::default(),
             #[cfg(test)]
             sabotage: Sabotage::None,

@@ -6,7 +6,9 @@
 //! cargo run --release -p source --example bench_memory -- files FOLDER [COUNT] [MIB]
 //! ```
 //! `chunks` writes a repository of COUNT chunks (10,000,000) of 24 bytes each, all new in one write and all in
-//! one recovery point; it needs 100 bytes of disk a chunk. `files` makes a tree of COUNT files (4,000,000),
+//! one recovery point; it needs 350 bytes of disk a chunk. Its index is lost and made again, all of it is copied into
+//! another repository, and at last a point that needs every fourth chunk is all that stays, so that a collection
+//! writes every pack anew. `files` makes a tree of COUNT files (4,000,000),
 //! most of them empty, in directories of 1,000; FOLDER is best a tmpfs. MIB is the budget (512). What is made in
 //! FOLDER is removed again.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measuring program for people")]
@@ -15,14 +17,18 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use repo::check::{CheckOptions, check};
+use repo::copy::{CopyOptions, copy};
+use repo::delete::{self, Plan};
+use repo::gc::{self, GcOptions};
+use repo::repair::{self, RepairOptions};
 use repo::store::{StoreOptions, open};
 use repo::{
-    ChunkId, CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, LocalOptions, ManifestEntry, Passphrase,
-    ReaderOptions, Repository, Root, WriterOptions,
+    Cancel, ChunkId, CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, LocalOptions, ManifestEntry,
+    Passphrase, ReaderOptions, Repository, Root, WriterOptions,
 };
 use source::files::{BackupOptions, Parent, RestoreOptions, backup, restore};
 
@@ -50,6 +56,15 @@ impl Site {
 
     fn open(&self) -> Repository {
         self.local(Repository::open(self.store(), &Passphrase::new("x"), &Env::real()).unwrap())
+    }
+
+    /// Another repository, made the first time.
+    fn far(&self) -> Repository {
+        let store = open(self.folder.join("far").to_str().unwrap(), &StoreOptions::default()).unwrap();
+        let options = InitOptions { kdf: Kdf::default(), ..InitOptions::default() };
+        let opened = Repository::open(store.clone(), &Passphrase::new("x"), &Env::real());
+        let far = opened.or_else(|_| Repository::init(store, &Passphrase::new("x"), &options, &Env::real()));
+        self.local(far.unwrap())
     }
 
     fn newest(&self, repo: &Repository) -> (Root, i64) {
@@ -137,6 +152,56 @@ fn step(site: &Site, name: &str) -> String {
             let report = check(&site.open(), &CheckOptions::default(), &()).unwrap();
             assert!(!report.is_damaged(), "{:?}", report.findings);
             format!("{} chunks in {} packs, undamaged", report.counts.chunks, report.counts.packs)
+        }
+        "lose the index" => {
+            std::fs::remove_dir_all(site.folder.join("repository/index")).unwrap();
+            std::fs::remove_dir_all(site.folder.join("cache")).unwrap();
+            String::new()
+        }
+        "repair" => {
+            let plan = repair::plan(&site.open(), &RepairOptions::default(), &()).unwrap();
+            let done = plan.execute(&()).unwrap();
+            assert!(!done.after.is_damaged(), "{:?}", done.after.findings);
+            format!("{} packs named again, {} segments", done.packs_named, done.segments_written)
+        }
+        "copy" | "copy again" => {
+            // As `holdfast repo copy` divides it: two repositories, and the names of chunks.
+            let options = CopyOptions { names_bytes: site.memory / 8, ..CopyOptions::default() };
+            let site = Site { memory: site.memory / 16 * 7, folder: site.folder.clone(), ..*site };
+            let done = copy(&site.open(), &site.far(), &options, &()).unwrap().done;
+            assert_eq!(done.failed, []);
+            format!("{} points copied, {} chunks read", done.copied.len(), done.chunks_read)
+        }
+        "thin" => {
+            let repo = site.open();
+            let writer = repo.writer(WriterOptions::default()).unwrap();
+            let chunks = (0..site.count).step_by(4);
+            let root = writer
+                .root_of(chunks.map(|number| (writer.chunk_now(Lane::Data, content(number)).unwrap(), 24)));
+            commit(writer, "image", EntryKind::Bytes, root.unwrap(), 0);
+            // The others are no longer needed.
+            let points = repo.commits().unwrap().done;
+            let newest = points.last().unwrap().id;
+            let others = points.iter().map(|point| point.id).filter(|id| *id != newest).collect();
+            let plan = Plan::of(&repo, delete::points(&points, &[], i64::MAX), &others, true).unwrap();
+            plan.unwrap().execute(&repo, &Cancel::new(), &()).unwrap();
+            format!("{} points left", repo.commit_ids().unwrap().len())
+        }
+        "gc" | "gc again" => {
+            let options = GcOptions { grace: Duration::ZERO, ..GcOptions::default() };
+            let plan = gc::plan(&site.open(), options, &()).unwrap();
+            let (commits, packs) = (plan.report().commits, plan.report().packs);
+            let done = plan.execute(&()).unwrap();
+            assert_eq!(done.findings, []);
+            format!(
+                "{commits} points, {packs} packs; {} marked, {} deleted, {} chunks copied into {} packs, {} segments for {}",
+                done.packs_marked,
+                done.packs_deleted,
+                done.chunks_copied,
+                done.packs_written,
+                done.segments_written,
+                done.segments_deleted
+            )
         }
         "make" => {
             let mut links = 0;
@@ -278,6 +343,15 @@ fn main() {
                 ("open", "no cache"),
                 ("look up", ""),
                 ("small backup", ""),
+                ("check", ""),
+                ("gc", ""),
+                ("copy", ""),
+                ("copy again", ""),
+                ("lose the index", ""),
+                ("repair", ""),
+                ("thin", ""),
+                ("gc", ""),
+                ("gc again", ""),
                 ("check", ""),
             ],
         ),

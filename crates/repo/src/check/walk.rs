@@ -114,7 +114,7 @@ fn walk(
 }
 
 /// How many entries a hash table holds in so many bytes: seven eighths of a power of two, and then it doubles.
-fn entries_in<T>(bytes: usize) -> usize {
+pub(crate) fn entries_in<T>(bytes: usize) -> usize {
     let slots = (bytes / (size_of::<T>() + 1)).max(16);
     (1 << slots.ilog2()) / 8 * 7
 }

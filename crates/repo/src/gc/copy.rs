@@ -11,19 +11,24 @@ use super::{Collected, LOCKED_SHOWN};
 use crate::env::Cancel;
 use crate::error::Error;
 use crate::id::{INDEX, PackId, SegmentId};
-use crate::index::{SEGMENT_CHUNKS_MAX, Segment};
+use crate::index::{SEGMENT_CHUNKS_MAX, Segment, SegmentChunk};
 use crate::monitor::{Finding, Progress};
-use crate::pack::{Copier, Lane, PACK_BYTES, PackBuilder, pack_bytes_at_most};
+use crate::pack::{Copier, Lane, PACK_BYTES, PACK_CHUNKS_MAX, PackBuilder, pack_bytes_at_most};
 use crate::reindex;
 use crate::repo::Repository;
 use crate::store::StoreError;
 
-/// New segments are kept to this: 12 MiB each, decoded.
+/// New segments are kept to this: 12 MiB each, decoded ...
 const SEGMENT_CHUNKS: usize = 262_144;
 /// A segment below this is small ...
 const SMALL_BYTES: u64 = 1 << 20;
 /// ... and so many small ones are made one.
 const SMALL_MAX: usize = 32;
+
+/// ... or to an eighth of what there is to build an index with: while one is encoded and sealed, it is there three times.
+fn segment_chunks(repo: &Repository) -> usize {
+    (repo.budget().build / 8 / size_of::<SegmentChunk>()).clamp(PACK_CHUNKS_MAX, SEGMENT_CHUNKS)
+}
 
 /// Copies the chunks for which these packs count into new packs, and names those. Returns the packs of which
 /// everything needed was copied.
@@ -118,7 +123,7 @@ impl Out<'_> {
         self.repo.put_content(&pack.id.key(), pack.bytes)?;
         self.done.packs_written += 1;
         self.done.bytes_written += u64::from(size);
-        if self.segment.chunks.len() + pack.entries.len() > SEGMENT_CHUNKS {
+        if self.segment.chunks.len() + pack.entries.len() > segment_chunks(self.repo) {
             self.put_segment()?;
         }
         reindex::add(&mut self.segment, pack.id, size, pack.entries);
@@ -247,7 +252,7 @@ impl Merged {
         done: &mut Collected,
     ) -> Result<(), Error> {
         let total = self.segment.chunks.len() + segment.chunks.len();
-        if total > SEGMENT_CHUNKS.max(segment.chunks.len()) || total > SEGMENT_CHUNKS_MAX {
+        if total > segment_chunks(repo).max(segment.chunks.len()) || total > SEGMENT_CHUNKS_MAX {
             self.put(repo, done)?;
         }
         let mut numbers = Vec::with_capacity(segment.packs.len());

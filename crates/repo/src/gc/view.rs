@@ -216,12 +216,15 @@ impl Looking<'_> {
             // The index says what it said.
             Some(before) if before.segments == segments => Some(before.reach),
             // Unless something that was needed went away with its commit: then everything is looked at again.
-            Some(before) => Some(before.reach.moved_to(self.reader()?)?.unwrap_or_else(Reach::new)),
+            Some(before) => {
+                let moved = before.reach.moved_to(repo, self.reader()?)?;
+                Some(moved.unwrap_or_else(|reader| Reach::new(repo, reader)))
+            }
             None => None,
         };
         let mut reach = match known {
             Some(reach) => reach,
-            None => Reach::new(self.reader()?),
+            None => Reach::new(repo, self.reader()?),
         };
         self.progress.note("following recovery points");
         let threads = match self.options.threads {

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::cbor::{Broken, Decoder};
+use crate::check::walk::entries_in;
 use crate::commit::Sealed;
 use crate::entry;
 use crate::env::Cancel;
@@ -23,9 +24,6 @@ use crate::object::{Content, EntryKind, ITEM_BYTES_MAX, LEVEL_MAX, NodeKind, Roo
 use crate::reader::{Reader, check_node, node_refs};
 use crate::repo::Repository;
 use crate::tree::read_manifest;
-
-/// Leaves of trees remembered; beyond it they are read again.
-const REMEMBERED_MAX: usize = 1_000_000;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -51,6 +49,8 @@ pub(super) struct Reach {
     followed_above: Mutex<HashSet<(u32, u8)>>,
     /// What rest a leaf leaves, by the rest it was met with.
     leaves: Mutex<HashMap<(Rest, u32), u32>>,
+    /// How many of them are remembered; beyond it they are read again.
+    leaves_max: usize,
     trees: Mutex<HashSet<Root>>,
     walked: HashSet<CommitId>,
 }
@@ -60,7 +60,7 @@ pub(super) type Blocked = (CommitId, String);
 
 impl Reach {
     /// Nothing is needed yet.
-    pub(super) fn new(reader: Reader) -> Reach {
+    pub(super) fn new(repo: &Repository, reader: Reader) -> Reach {
         let count = reader.index().chunk_count();
         Reach {
             reader,
@@ -68,6 +68,7 @@ impl Reach {
             followed: Bits::none(count),
             followed_above: Mutex::default(),
             leaves: Mutex::default(),
+            leaves_max: entries_in::<((Rest, u32), u32)>(repo.budget().check),
             trees: Mutex::default(),
             walked: HashSet::new(),
         }
@@ -87,8 +88,8 @@ impl Reach {
     }
 
     /// The same needs by another reading of the index; the reader is given back if it lacks one of the chunks.
-    pub(super) fn moved_to(self, reader: Reader) -> Result<Result<Reach, Reader>, Error> {
-        let mut moved = Reach::new(reader);
+    pub(super) fn moved_to(self, repo: &Repository, reader: Reader) -> Result<Result<Reach, Reader>, Error> {
+        let mut moved = Reach::new(repo, reader);
         let mut lacks = false;
         self.index().each_chunk(&mut |places| {
             let Some((at, first)) = places.first() else { return Ok(()) };
@@ -295,7 +296,7 @@ impl Parser<'_> {
             Some(offset) => {
                 self.rest = Rest { leaf: at, offset: offset as u32 };
                 let mut leaves = lock(&self.reach.leaves);
-                if !was_held && leaves.len() < REMEMBERED_MAX {
+                if !was_held && leaves.len() < self.reach.leaves_max {
                     leaves.insert(key, offset as u32);
                 }
             }
