@@ -130,10 +130,8 @@ impl State {
                 (if revision == 0 { now } else { revision }, Some(after))
             }
         };
-        let all: Vec<(Key, Arc<Value>)> = if revision == now {
-            self.store.list(&resource, namespace).map(|(k, v)| (k.clone(), v.clone())).collect()
-        } else {
-            self.store.list_at(&resource, namespace, revision).map_err(|_| match &after {
+        let all =
+            self.store.list_at(&resource, namespace, revision, after.as_ref()).map_err(|_| match &after {
                 Some(after) => {
                     let mut fault = Fault::expired(
                         "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
@@ -143,15 +141,12 @@ impl State {
                     fault
                 }
                 None => Fault::expired("The resourceVersion for the provided list is too old."),
-            })?
-        };
-        let mut rest = all
-            .into_iter()
-            .filter(|(k, _)| after.as_ref().is_none_or(|after| k > after))
-            .filter(|(_, v)| selector.matches(v));
-        let page: Vec<(Key, Arc<Value>)> =
+            })?;
+        let mut rest = all.filter(|(_, v)| selector.matches(v));
+        let page: Vec<(&Key, &Arc<Value>)> =
             if limit == 0 { rest.by_ref().collect() } else { rest.by_ref().take(limit).collect() };
-        let left = rest.count();
+        // How many more is only told without a selector; otherwise one more is enough to know.
+        let left = if selector.is_empty() { rest.count() } else { rest.take(1).count() };
         let mut metadata = json!({ "resourceVersion": revision.to_string() });
         if kind.custom {
             // Lists of custom kinds always say it, and an empty token means the end.

@@ -7,6 +7,7 @@
 //! Indexes by uid and by owner live here too, because they must never disagree with the objects.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -127,30 +128,47 @@ impl Store {
         self.objects.iter()
     }
 
-    /// The objects of a resource as they were at `revision`.
-    pub fn list_at(
-        &self,
+    /// The objects of a resource as they were at `revision`, in order, those behind `after` only. Costs what is taken
+    /// of it, and the changes since: so a long list in pages costs as much as in one.
+    pub fn list_at<'a>(
+        &'a self,
         resource: &str,
         namespace: &str,
         revision: u64,
-    ) -> Result<Vec<(Key, Arc<Value>)>, Expired> {
+        after: Option<&Key>,
+    ) -> Result<impl Iterator<Item = (&'a Key, &'a Arc<Value>)> + use<'a>, Expired> {
         if revision < self.oldest {
             return Err(Expired { oldest: self.oldest });
         }
-        let mut found: BTreeMap<Key, Arc<Value>> =
-            self.list(resource, namespace).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let first = Key::new(resource, namespace, "");
+        let (resource, namespace) = (first.resource.clone(), namespace.to_string());
+        let start = match after {
+            Some(after) if *after >= first => Bound::Excluded(after.clone()),
+            _ => Bound::Included(first),
+        };
+        let inside =
+            move |key: &Key| key.resource == resource && (namespace.is_empty() || key.namespace == namespace);
+        // What has changed since, as it was then.
+        let mut past: BTreeMap<&Key, Option<&Arc<Value>>> = BTreeMap::new();
         for event in self.history.iter().rev().take_while(|e| e.revision > revision) {
-            let inside = &*event.key.resource == resource
-                && (namespace.is_empty() || event.key.namespace == namespace);
-            if !inside {
-                continue;
+            if inside(&event.key) && (start.as_ref(), Bound::Unbounded).contains(&event.key) {
+                past.insert(&event.key, event.before.as_ref());
             }
-            match &event.before {
-                Some(before) => found.insert(event.key.clone(), before.clone()),
-                None => found.remove(&event.key),
-            };
         }
-        Ok(found.into_iter().collect())
+        let mut past = past.into_iter().peekable();
+        let mut now =
+            self.objects.range((start, Bound::Unbounded)).take_while(move |(k, _)| inside(k)).peekable();
+        let merged = std::iter::from_fn(move || {
+            let at = now.peek().map(|(key, _)| *key);
+            match past.next_if(|(then, _)| at.is_none_or(|at| *then <= at)) {
+                Some((key, then)) => {
+                    now.next_if(|(at, _)| *at == key);
+                    Some(then.map(|then| (key, then)))
+                }
+                None => now.next().map(Some),
+            }
+        });
+        Ok(merged.flatten())
     }
 
     /// Changes after `revision`, oldest first.
@@ -269,10 +287,14 @@ mod tests {
         store.put(key("a"), object("a", 2));
         store.remove(&key("b"));
         store.put(key("c"), object("c", 1));
-        let past = store.list_at("pods", "ns", then).unwrap();
-        let seen: Vec<(&str, u64)> =
-            past.iter().map(|(k, v)| (k.name.as_str(), v["x"].as_u64().unwrap())).collect();
-        assert_eq!(seen, [("a", 1), ("b", 1)]);
+        let seen = |after: Option<&Key>| -> Vec<(String, u64)> {
+            let past = store.list_at("pods", "ns", then, after).unwrap();
+            past.map(|(k, v)| (k.name.clone(), v["x"].as_u64().unwrap())).collect()
+        };
+        let (a, b) = (("a".to_owned(), 1), ("b".to_owned(), 1));
+        assert_eq!(seen(None), [a, b.clone()]);
+        assert_eq!(seen(Some(&key("a"))), [b], "what was removed since is on its page");
+        assert_eq!(seen(Some(&key("b"))), []);
         assert_eq!(store.since(then).unwrap().count(), 3);
     }
 
@@ -285,7 +307,7 @@ mod tests {
         }
         assert!(store.since(start).is_err(), "one change was forgotten");
         assert_eq!(store.since(start + 1).unwrap().count(), 2);
-        assert!(store.list_at("pods", "ns", start).is_err());
+        assert!(store.list_at("pods", "ns", start, None).is_err());
     }
 
     #[test]
