@@ -177,7 +177,7 @@ impl Filter {
     }
 
     fn excludes(&self, key: &ObjectKey) -> bool {
-        self.exclude.contains(&(key.group.clone(), key.kind.clone()))
+        self.exclude.iter().any(|(group, kind)| key.is(group, kind))
             || self
                 .exclude_names
                 .iter()
@@ -185,7 +185,7 @@ impl Filter {
     }
 
     fn asks_for(&self, key: &ObjectKey, seen: &Observed) -> bool {
-        self.include.as_ref().is_none_or(|kinds| kinds.contains(&(key.group.clone(), key.kind.clone())))
+        self.include.as_ref().is_none_or(|kinds| kinds.iter().any(|(group, kind)| key.is(group, kind)))
             && self.labels.matches(&seen.object.labels())
     }
 }
@@ -276,7 +276,7 @@ fn closure(
     }
     let mut roles: BTreeMap<ObjectKey, Role> = BTreeMap::new();
     let mut abroad = BTreeSet::new();
-    let mut work: Vec<(ObjectKey, Role)> = seeds.iter().map(|key| (key.clone(), Role::Member)).collect();
+    let mut work: Vec<(&ObjectKey, Role)> = seeds.iter().map(|key| (key, Role::Member)).collect();
     // Namespaces of the seeds: attachments are looked for nowhere else.
     let home: BTreeSet<&str> = seeds.iter().map(|key| key.namespace.as_str()).collect();
     while let Some((key, role)) = work.pop() {
@@ -285,31 +285,31 @@ fn closure(
             Role::Member if !home.contains(key.namespace.as_str()) => Role::Shared,
             role => role,
         };
-        if filter.excludes(&key) || roles.get(&key).is_some_and(|had| *had <= role) {
+        if roles.get(key).is_some_and(|had| *had <= role) || filter.excludes(key) {
             continue;
         }
-        if !world.objects.contains_key(&key) {
+        if !world.objects.contains_key(key) {
             // An empty entry in `edges` says that it was asked for already and is not there.
-            let was_read = world.namespaces.contains(&key.namespace) && world.unread(&key).is_none();
+            let was_read = world.namespaces.contains(&key.namespace) && world.unread(key).is_none();
             let is_ignored = kinds::lookup(&key.group, &key.kind).ignored.is_some();
-            let cluster_read = key.namespace.is_empty() && world.unread(&key).is_none();
-            if !was_read && !cluster_read && !is_ignored && !edges.contains_key(&key) {
-                abroad.insert(key);
+            let cluster_read = key.namespace.is_empty() && world.unread(key).is_none();
+            if !was_read && !cluster_read && !is_ignored && !edges.contains_key(key) {
+                abroad.insert(key.clone());
             }
             continue;
         }
         roles.insert(key.clone(), role);
-        for edge in edges.get(&key).into_iter().flatten() {
+        for edge in edges.get(key).into_iter().flatten() {
             if edge.via.leads_forward() {
-                work.push((edge.to.clone(), if role == Role::Member { Role::Member } else { Role::Shared }));
+                work.push((&edge.to, if role == Role::Member { Role::Member } else { Role::Shared }));
             }
         }
         // Only members have attachments: who else uses a shared object is another application's affair. The one
         // exception is the account everybody runs as by default; its bindings are found from the members' pods.
         if role == Role::Member {
-            for edge in back.get(&key).into_iter().flatten() {
+            for edge in back.get(key).into_iter().flatten() {
                 if edge.via.leads_back() {
-                    work.push((edge.from.clone(), Role::Member));
+                    work.push((&edge.from, Role::Member));
                 }
             }
         }
@@ -318,38 +318,52 @@ fn closure(
     (roles, abroad)
 }
 
-/// What somebody outside needs as well is shared, unless it was asked for itself.
+/// What somebody outside needs as well is shared, unless it was asked for itself; and so is what only shared objects
+/// need, and what is attached to one. Each object and each reference is looked at once.
 fn share(
     edges: &Edges,
     seeds: &BTreeSet<ObjectKey>,
     roles: &mut BTreeMap<ObjectKey, Role>,
     back: &BTreeMap<&ObjectKey, Vec<&Edge>>,
 ) {
-    loop {
-        let is_shared = |key: &ObjectKey| roles.get(key) == Some(&Role::Shared);
-        let shared: Vec<ObjectKey> = roles
-            .iter()
-            .filter(|(key, role)| **role == Role::Member && !seeds.contains(*key))
-            .filter(|(key, _)| {
-                let own = || edges.get(*key).into_iter().flatten();
-                let users = || back.get(key).into_iter().flatten().filter(|e| e.via.leads_forward());
-                let used_by_others = users().any(|e| !roles.contains_key(&e.from));
-                let used_by_shared_only = users().next().is_some() && users().all(|e| is_shared(&e.from));
-                // A policy that also selects others, a binding of an account that others run as too.
-                let attached_to_others = own().any(|e| {
-                    (e.via == RefKind::Selects && !roles.contains_key(&e.to))
-                        || (e.via.leads_back() && is_shared(&e.to))
-                });
-                used_by_others || used_by_shared_only || attached_to_others
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        if shared.is_empty() {
-            return;
+    let users = |key: &ObjectKey| back.get(key).into_iter().flatten().filter(|e| e.via.leads_forward());
+    let is_shared =
+        |roles: &BTreeMap<ObjectKey, Role>, key: &ObjectKey| roles.get(key) == Some(&Role::Shared);
+    // How many references need each of those that may become shared, from objects that are not shared.
+    let mut needed: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
+    let mut work: Vec<&ObjectKey> = Vec::new();
+    for (key, _) in roles.iter().filter(|(key, role)| **role == Role::Member && !seeds.contains(*key)) {
+        // Every object that was read has an entry, if an empty one.
+        let Some((key, _)) = edges.get_key_value(key) else { continue };
+        let used_by_others = users(key).any(|e| !roles.contains_key(&e.from));
+        // A policy that also selects others, a binding of an account that others run as too.
+        let attached_to_others = edges.get(key).into_iter().flatten().any(|e| {
+            (e.via == RefKind::Selects && !roles.contains_key(&e.to))
+                || (e.via.leads_back() && is_shared(roles, &e.to))
+        });
+        let open = users(key).filter(|e| !is_shared(roles, &e.from)).count();
+        let used_by_shared_only = open == 0 && users(key).next().is_some();
+        needed.insert(key, open);
+        if used_by_others || used_by_shared_only || attached_to_others {
+            work.push(key);
         }
-        for key in shared {
-            roles.insert(key, Role::Shared);
+    }
+    while let Some(key) = work.pop() {
+        // Those in `needed` are what may become shared; each does once.
+        if needed.remove(key).is_none() {
+            continue;
         }
+        roles.insert(key.clone(), Role::Shared);
+        for edge in edges.get(key).into_iter().flatten().filter(|e| e.via.leads_forward()) {
+            if let Some(open) = needed.get_mut(&edge.to) {
+                *open = open.saturating_sub(1);
+                if *open == 0 {
+                    work.push(&edge.to);
+                }
+            }
+        }
+        let attached = back.get(key).into_iter().flatten().filter(|e| e.via.leads_back());
+        work.extend(attached.map(|e| &e.from));
     }
 }
 

@@ -9,17 +9,16 @@ use super::cut::{ReadVolume, Reading, read_volumes};
 use super::level::Held;
 use super::{
     BackupOptions, BackupPlan, BackupReport, Means, PlannedVolume, PreviousPoint, PreviousVolumes, blocking,
-    from_repo, mounts,
+    from_repo, mounting,
 };
 use crate::captured::{self, Before, Captured};
 use crate::certificate::{Certificate, Note, VolumeState};
 use crate::collect::collect;
 use crate::error::Error;
-use crate::object::ObjectKey;
+use crate::object::{Object, ObjectKey};
 use crate::point::{
     Account, ClusterInfo, Consistency, Contents, FORMAT, PointMeta, RuleRecord, VolumeRecord, volume_entry,
 };
-use crate::rules::plan::runs;
 use crate::rules::run::{Around, NoCut, around};
 use crate::select::{Selected, select};
 use crate::volumes::Previous;
@@ -179,18 +178,14 @@ impl BackupPlan {
 
     /// Running pods that mount each claim, as of the second list.
     fn mounting_now(&self) -> BTreeMap<ObjectKey, Vec<(String, String)>> {
-        let pods: Vec<_> = self
-            .selected
-            .objects
-            .iter()
-            .filter(|(k, _)| k.is("", "Pod"))
-            .map(|(_, p)| &p.seen.object)
-            .collect();
-        let mounting = |claim: &ObjectKey| {
-            let pods = pods.iter().filter(|pod| runs(pod) && mounts(pod, claim));
-            pods.map(|p| (p.namespace().to_owned(), p.name().to_owned())).collect()
-        };
-        self.selected.claims().map(|(key, _)| (key.clone(), mounting(key))).collect()
+        let pods = self.selected.objects.iter().filter(|(k, _)| k.is("", "Pod"));
+        let mounting = mounting(pods.map(|(_, picked)| picked.seen.object.as_ref()));
+        let name = |pod: &&Object| (pod.namespace().to_owned(), pod.name().to_owned());
+        let claims = self.selected.claims().filter_map(|(key, _)| {
+            let pods = mounting.get(&(key.namespace.as_str(), key.name.as_str()))?;
+            Some((key.clone(), pods.iter().map(name).collect()))
+        });
+        claims.collect()
     }
 
     /// What each rule with a lock achieved.

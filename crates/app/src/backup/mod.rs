@@ -14,7 +14,7 @@ mod cut;
 mod execute;
 mod level;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -260,12 +260,13 @@ async fn volumes(
     means: &Means,
 ) -> Result<Vec<PlannedVolume>, Error> {
     let mut planned = Vec::new();
+    let pods = mounting(pods.iter().map(Arc::as_ref));
     for (key, picked) in selected.claims() {
         let claim = &picked.seen.object;
         let volume = claim.str("/spec/volumeName").to_owned();
         let pv = selected.objects.get(&ObjectKey::new("", "PersistentVolume", "", &volume));
         let pv = pv.map_or(Value::Null, |p| p.seen.object.0.clone());
-        let mounting: Vec<&Arc<Object>> = pods.iter().filter(|pod| runs(pod) && mounts(pod, key)).collect();
+        let mounting = pods.get(&(key.namespace.as_str(), key.name.as_str())).map_or(&[][..], Vec::as_slice);
         let is_unbound = volume.is_empty() && claim.str("/status/phase") != "Lost";
         planned.push((
             PlannedVolume {
@@ -297,13 +298,22 @@ async fn volumes(
     .await
 }
 
-/// Does this pod mount that claim?
-pub(crate) fn mounts(pod: &Object, claim: &ObjectKey) -> bool {
-    let volumes = pod.at("/spec/volumes").and_then(Value::as_array);
-    pod.namespace() == claim.namespace
-        && volumes.into_iter().flatten().any(|v| {
-            v.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str) == Some(&claim.name)
-        })
+/// Claims by namespace and name, with the running pods that mount them.
+pub(crate) fn mounting<'p>(
+    pods: impl IntoIterator<Item = &'p Object>,
+) -> BTreeMap<(&'p str, &'p str), Vec<&'p Object>> {
+    let mut mounting: BTreeMap<(&str, &str), Vec<&Object>> = BTreeMap::new();
+    for pod in pods.into_iter().filter(|pod| runs(pod)) {
+        let volumes = pod.at("/spec/volumes").and_then(Value::as_array);
+        let claims = volumes
+            .into_iter()
+            .flatten()
+            .filter_map(|v| v.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str));
+        for claim in claims.collect::<BTreeSet<_>>() {
+            mounting.entry((pod.namespace(), claim)).or_default().push(pod);
+        }
+    }
+    mounting
 }
 
 /// The last point of the same application on the same cluster.

@@ -56,7 +56,8 @@ pub fn group(world: &World, references: &References) -> Vec<Application> {
         }
     }
     let back = reversed(edges);
-    let mut users = users(&parts, &ours, edges, &back);
+    let ways = ways(&ours, edges);
+    let mut users = users(&parts, &ways);
     // Workloads that say nothing and that nobody uses: by what hangs together.
     let silent: Vec<&ObjectKey> = ours
         .iter()
@@ -81,7 +82,7 @@ pub fn group(world: &World, references: &References) -> Vec<Application> {
         }
         done.extend(component);
     }
-    users.extend(self::users(&parts, &ours, edges, &back));
+    users.extend(self::users(&parts, &ways));
     let applications = summarise(&names, &ours, &parts, &users);
     between::finish(world, references, &names, &parts, &users, applications)
 }
@@ -121,45 +122,54 @@ fn rank(key: &ObjectKey) -> usize {
 /// Applications, by number, of what they use.
 pub(super) type Users<'a> = BTreeMap<&'a ObjectKey, BTreeSet<usize>>;
 
+/// To which objects of its namespace an application goes on from each of them: what it uses, and what is attached to
+/// it. Told once: an account that a thousand applications run as is gone through for each of them.
+type Ways<'a> = BTreeMap<&'a ObjectKey, BTreeSet<&'a ObjectKey>>;
+
+fn ways<'a>(ours: &BTreeMap<&'a ObjectKey, &'a Observed>, edges: &'a Edges) -> Ways<'a> {
+    let mut ways = Ways::new();
+    for edge in edges.values().flatten().filter(|edge| edge.from.namespace == edge.to.namespace) {
+        let uses = !matches!(
+            edge.via,
+            RefKind::Subject | RefKind::Selects | RefKind::Watches | RefKind::Tracked | RefKind::Namespace
+        );
+        let is_attached = matches!(
+            edge.via,
+            RefKind::Owner
+                | RefKind::PartOf
+                | RefKind::Attaches
+                | RefKind::Selects
+                | RefKind::Scales
+                | RefKind::Subject
+                | RefKind::Routes
+        );
+        if !uses && !is_attached {
+            continue;
+        }
+        if let (Some((from, _)), Some((to, _))) =
+            (ours.get_key_value(&edge.from), ours.get_key_value(&edge.to))
+        {
+            if uses {
+                ways.entry(*from).or_default().insert(*to);
+            }
+            if is_attached {
+                ways.entry(*to).or_default().insert(*from);
+            }
+        }
+    }
+    ways
+}
+
 /// Which applications use each object that says nothing itself.
-fn users<'a>(
-    parts: &BTreeMap<&'a ObjectKey, usize>,
-    ours: &BTreeMap<&'a ObjectKey, &'a Observed>,
-    edges: &'a Edges,
-    back: &BTreeMap<&'a ObjectKey, Vec<&'a Edge>>,
-) -> Users<'a> {
+fn users<'a>(parts: &BTreeMap<&'a ObjectKey, usize>, ways: &Ways<'a>) -> Users<'a> {
     let mut users: Users<'a> = BTreeMap::new();
     let mut work: Vec<(&ObjectKey, usize)> = parts.iter().map(|(key, number)| (*key, *number)).collect();
     while let Some((key, number)) = work.pop() {
-        let forward = edges.get(key).into_iter().flatten().filter(|e| {
-            !matches!(
-                e.via,
-                RefKind::Subject
-                    | RefKind::Selects
-                    | RefKind::Watches
-                    | RefKind::Tracked
-                    | RefKind::Namespace
-            )
-        });
-        let attached = back.get(key).into_iter().flatten().filter(|e| {
-            matches!(
-                e.via,
-                RefKind::Owner
-                    | RefKind::PartOf
-                    | RefKind::Attaches
-                    | RefKind::Selects
-                    | RefKind::Scales
-                    | RefKind::Subject
-                    | RefKind::Routes
-            )
-        });
-        for next in forward.map(|e| &e.to).chain(attached.map(|e| &e.from)) {
-            if let Some((next, _)) = ours.get_key_value(next)
-                && next.namespace == key.namespace
-                && parts.get(*next) != Some(&number)
+        for next in ways.get(key).into_iter().flatten().copied() {
+            if parts.get(next) != Some(&number)
                 && users.entry(next).or_default().insert(number)
                 // What says itself whose it is does not pass others' claims on.
-                && !parts.contains_key(*next)
+                && !parts.contains_key(next)
             {
                 work.push((next, number));
             }
