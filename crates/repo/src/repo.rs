@@ -316,9 +316,7 @@ impl Repository {
     pub fn commits(&self) -> Result<Outcome<Vec<CommitInfo>>, Error> {
         self.require(Capability::List)?;
         let listed = self.commit_ids()?;
-        let seen = Summaries::load(&self.1, &self.0.opened.keys, &listed);
-        let mut known: Vec<CommitInfo> = listed.iter().filter_map(|id| seen.get(id)).collect();
-        let ids: Vec<CommitId> = listed.into_iter().filter(|id| !seen.has(id)).collect();
+        let (mut seen, ids) = Summaries::load(&self.1, &self.0.opened.keys, listed);
         let merged = Mutex::new((Outcome::clean(Vec::with_capacity(ids.len())), None));
         let next = AtomicUsize::new(0);
         let fetch = || {
@@ -350,7 +348,7 @@ impl Repository {
             return Err(error);
         }
         seen.keep(&self.1, &self.0.opened.keys, &outcome.done);
-        outcome.done.append(&mut known);
+        outcome.done.append(&mut seen.known);
         outcome.done.sort_by_key(|info| (info.summary.time, info.id));
         outcome.findings.sort_by(|a, b| a.what.cmp(&b.what));
         Ok(outcome)

@@ -11,7 +11,7 @@
 //!
 //! What does not open is removed and fetched again. A check does not look here: it reads the commits.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use crate::cbor;
@@ -31,7 +31,8 @@ const SMALL_FILE: usize = 500;
 /// What the cache holds of the commits that are listed.
 #[derive(Default)]
 pub(crate) struct Summaries {
-    known: HashMap<CommitId, Summary>,
+    /// Each once.
+    pub(crate) known: Vec<CommitInfo>,
     files: Vec<FileOf>,
 }
 
@@ -43,14 +44,14 @@ struct FileOf {
 }
 
 impl Summaries {
-    /// What the cache holds of `listed`.
-    pub(crate) fn load(local: &Local, keys: &Keys, listed: &[CommitId]) -> Summaries {
+    /// What the cache holds of `listed`, and those that it does not.
+    pub(crate) fn load(local: &Local, keys: &Keys, listed: Vec<CommitId>) -> (Summaries, Vec<CommitId>) {
         let mut summaries = Summaries::default();
         let files = local.files(PART, ENDING);
         if files.is_empty() {
-            return summaries;
+            return (summaries, listed);
         }
-        let mut wanted: HashSet<&CommitId> = listed.iter().collect();
+        let mut wanted: HashSet<CommitId> = listed.into_iter().collect();
         for path in files {
             let Some(records) = std::fs::read(&path).ok().and_then(|bytes| open(keys, bytes)) else {
                 tracing::debug!(path = %path.display(), "no summaries of this repository; fetched again");
@@ -62,21 +63,14 @@ impl Summaries {
             for (id, summary) in records {
                 if wanted.remove(&id) {
                     living.push(id);
-                    summaries.known.insert(id, summary);
+                    summaries.known.push(CommitInfo { id, summary });
                 }
             }
             summaries.files.push(FileOf { path, records: count, living });
         }
-        summaries
-    }
-
-    /// A commit, if its summary is known.
-    pub(crate) fn get(&self, id: &CommitId) -> Option<CommitInfo> {
-        Some(CommitInfo { id: *id, summary: self.known.get(id)?.clone() })
-    }
-
-    pub(crate) fn has(&self, id: &CommitId) -> bool {
-        self.known.contains_key(id)
+        let mut unknown: Vec<CommitId> = wanted.into_iter().collect();
+        unknown.sort_unstable();
+        (summaries, unknown)
     }
 
     /// Keeps those that were not known, and puts small files together. Failing to is no loss.
@@ -95,10 +89,10 @@ impl Summaries {
             return;
         }
         let merged = files.get(..merged).unwrap_or_default();
-        let old =
-            merged.iter().flat_map(|file| &file.living).filter_map(|id| Some((id, self.known.get(id)?)));
+        let old: HashSet<&CommitId> = merged.iter().flat_map(|file| &file.living).collect();
+        let old = self.known.iter().filter(|info| old.contains(&info.id));
         let all: BTreeMap<&CommitId, &Summary> =
-            old.chain(news.iter().map(|info| (&info.id, &info.summary))).collect();
+            old.chain(news).map(|info| (&info.id, &info.summary)).collect();
         if let Err(what) = write(local, keys, &all) {
             tracing::debug!(what, "summaries are not kept");
             return;
@@ -253,6 +247,71 @@ mod tests {
         assert_eq!(site.listed("x"), (labels, 0));
         assert!(std::fs::metadata(&site.files()[0]).unwrap().len() <= before);
         assert_eq!(list_all(&*site.store, COMMITS).unwrap().len(), 2);
+    }
+
+    /// Puts the commits of `POINTS_OF` applications' points, then does what `POINTS_DO` says; prints its peak.
+    #[test]
+    #[ignore = "one step of the test below, which starts it in a process of its own"]
+    fn child() {
+        let asked = |name| std::env::var(name).expect("the test below says what");
+        let site = Site::new();
+        let repo = site.open("x");
+        for number in 0..asked("POINTS_OF").parse::<i64>().unwrap() {
+            let labels = ["application", "cluster", "namespaces", "consistency", "complete", "holdfast"];
+            let figures =
+                ["objects", "shared", "volumes", "bytes", "files", "chunks_new", "bytes_stored", "packs"];
+            let summary = Summary {
+                time: number * 3_600_000_000_000,
+                started: number,
+                kind: "application".into(),
+                labels: labels.map(|name| (name.into(), format!("{name} {}", number % 100))).into(),
+                figures: figures.map(|name| (name.into(), number as u64)).into(),
+                parents: vec![CommitId::ZERO],
+                origin: None,
+                writer: None,
+            };
+            let bytes = crate::commit::encode(repo.secrets(), &summary, &Root::EMPTY, repo.env()).unwrap();
+            let id = CommitId(*blake3::hash(&bytes).as_bytes());
+            site.store.put(&id.key(), bytes.into()).unwrap();
+        }
+        site.store.clear();
+        if asked("POINTS_DO") == "list" {
+            // A listing that fetches them all, and one that finds them in the cache.
+            drop(repo.commits().unwrap());
+            site.store.clear();
+            let points = crate::delete::points(&repo.commits().unwrap().done, &[], i64::MAX);
+            let policy = retain::Policy { daily: 7, ..retain::Policy::default() };
+            let plan = crate::delete::Plan::by_policy(&repo, points, &policy, &|_| 0).unwrap();
+            assert_eq!(plan.drops().count() + 700, plan.decisions().len());
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    }
+
+    /// What listing so many points, and a retention plan of them, add to the peak of a process, in bytes.
+    fn peak(count: u64) -> u64 {
+        let [before, with] = ["nothing", "list"].map(|what| {
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--ignored", "--exact", "summaries::tests::child", "--nocapture"])
+                .env("MALLOC_ARENA_MAX", "1")
+                .env("POINTS_OF", count.to_string())
+                .env("POINTS_DO", what)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+            let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+        });
+        println!("{count} points: {} KiB, and {} KiB after a plan", before >> 10, with >> 10);
+        with.saturating_sub(before)
+    }
+
+    /// Lists of points are what grows: by their summaries, once.
+    #[test]
+    fn r6_a_list_of_many_points_takes_little_memory() {
+        let [few, many] = [3_000, 15_000].map(peak);
+        assert!(many < few + 12_000 * 4_096, "{few} and {many} bytes");
     }
 
     #[test]
