@@ -266,6 +266,8 @@ const IGNORED: &[(&str, usize)] = &[
     // They wrote the golden repositories, and refuse to while those are there: to run them is to break a promise (R7).
     ("crates/repo/tests/golden.rs", 2),
     // Each is started by the test beside it, in a process whose memory is measured, and fails without that.
+    ("crates/repo/src/immutable/tests.rs", 1),
+    ("crates/repo/src/summaries.rs", 1),
     ("crates/repo/tests/memory.rs", 1),
     ("crates/source/tests/memory.rs", 1),
 ];
