@@ -5,11 +5,14 @@
 #   run      the run's mark: every process of the run carries HOLDFAST_TEST_RUN=<mark> in its environment
 #   pids     one "NAME PID" line a server, in the order they were started
 #   env      what tests are told, as KEY=VALUE lines
-#   NAME.log, s3/, kube/
+#   NAME.log, s3/, kube/, node-1/
 
 # shellcheck source=tests/real/versions.sh
 source "$real/versions.sh"
+# shellcheck source=tests/real/nodes.sh
+source "$real/nodes.sh"
 
+listen_ip=127.0.0.1 # with nodes, the address by which pods reach this machine
 ready_seconds_max=180 # a loaded machine takes long; a server that dies is noticed at once
 
 # ---- a run -------------------------------------------------------------------------------------------------
@@ -86,8 +89,8 @@ end_run() {
   local name pid signal
   while read -r name pid; do
     ours "$pid" || continue
-    # SeaweedFS takes seconds to say goodbye, for the good of data that nobody wants any more.
-    [[ $name == s3 ]] && signal=KILL || signal=TERM
+    # SeaweedFS takes seconds to say goodbye, for the good of data that nobody wants any more, and a node would never.
+    case $name in s3 | node-* | hub) signal=KILL ;; *) signal=TERM ;; esac
     kill -$signal "$pid" 2>/dev/null || true
     local until=$((SECONDS + 10))
     while ours "$pid" && ((SECONDS < until)); do sleep 0.05; done
@@ -102,9 +105,10 @@ end_run() {
 # Whether a process is one of this run: a number alone may have been given to somebody else meanwhile.
 ours() { grep -qzx "HOLDFAST_TEST_RUN=$(<"$state/run")" "/proc/$1/environ" 2>/dev/null; } # PID
 
-# Kills whatever of a run still lives, servers and left-over children of the command alike, but not this shell.
+# Kills whatever of a run still lives, servers and left-over children of the command alike, but not this shell. Removes the
+# control groups of its nodes.
 kill_marked() { # MARK
-  local file pid left until=$((SECONDS + 10))
+  local file pid left=0 until=$((SECONDS + 10))
   while ((SECONDS < until)); do
     left=0
     while read -r file; do
@@ -114,10 +118,11 @@ kill_marked() { # MARK
       [[ -r /proc/$pid/stat && $(<"/proc/$pid/stat") != *") Z "* ]] || continue
       kill -KILL "$pid" 2>/dev/null && left=1
     done < <(grep -slzx "HOLDFAST_TEST_RUN=$1" /proc/[0-9]*/environ)
-    ((left)) || return 0
+    ((left)) || break
     sleep 0.1
   done 2>/dev/null
-  say "some processes of run $1 cannot be killed"
+  remove_cgroups "$1-node-"
+  ((left == 0)) || say "some processes of run $1 cannot be killed"
 }
 
 # ---- S3 ----------------------------------------------------------------------------------------------------
@@ -138,12 +143,12 @@ start_s3() {
  "actions":["Admin","Read","Write","List","Tagging"]}$roles]}
 EOF
   # Every bucket takes volumes of its own; left to itself the server makes fewer the fuller the disk is, and then answers 500.
-  serve s3 "$s3_dir/weed" mini -dir="$state/s3/data" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
+  serve s3 "$s3_dir/weed" mini -dir="$state/s3/data" -ip="$listen_ip" -ip.bind="$listen_ip" \
     -s3.config="$state/s3/identities.json" -s3.port="${ports[0]}" -master.port="${ports[1]}" \
     -filer.port="${ports[2]}" -volume.port="${ports[3]}" -volume.max=10000 -admin.port="${ports[4]}" \
     -filer.localSocket="$state/s3/filer.sock" -s3.localSocket="$state/s3/s3.sock" \
     -s3.port.iceberg=0 -s3.port.lance=0 -webdav=false -admin.ui=false -master.telemetry=false
-  tell HOLDFAST_TEST_S3_ENDPOINT "http://127.0.0.1:${ports[0]}"
+  tell HOLDFAST_TEST_S3_ENDPOINT "http://$listen_ip:${ports[0]}"
   tell HOLDFAST_TEST_S3_BUCKET "$bucket"
   tell AWS_ACCESS_KEY_ID "$key"
   tell AWS_SECRET_ACCESS_KEY "$secret"
@@ -231,7 +236,7 @@ start_kube() {
   mkdir -p "$d/pki"
   make_pki "$d/pki"
   free_ports 3
-  local api=https://127.0.0.1:${ports[2]}
+  local api=https://$listen_ip:${ports[2]}
   echo "$api" >"$d/server"
 
   serve etcd "$etcd_dir/usr/bin/etcd" --name=default --data-dir="$d/etcd" --unsafe-no-fsync \
@@ -239,10 +244,16 @@ start_kube() {
     --listen-peer-urls="http://127.0.0.1:${ports[1]}" --initial-advertise-peer-urls="http://127.0.0.1:${ports[1]}" \
     --initial-cluster="default=http://127.0.0.1:${ports[1]}" --log-level=warn
 
-  # No node ever reaches this server, so nothing needs the endpoints of the service `kubernetes`, and a
-  # loopback address is not allowed there.
+  # Without nodes nothing needs the endpoints of the service `kubernetes`, and a loopback address is not allowed there.
+  # With nodes this machine has no way to the addresses of services, but one to the pods behind them.
+  local nodes=(--endpoint-reconciler-type=none)
+  if [[ $listen_ip != 127.0.0.1 ]]; then
+    make_cert "$d/pki" kubelet-client /O=system:masters/CN=kube-apiserver extendedKeyUsage=clientAuth
+    nodes=(--kubelet-certificate-authority="$d/pki/ca.crt" --kubelet-client-certificate="$d/pki/kubelet-client.crt"
+      --kubelet-client-key="$d/pki/kubelet-client.key" --kubelet-preferred-address-types=InternalIP --enable-aggregator-routing)
+  fi
   serve apiserver "$(kube_dir kube-apiserver)/kube-apiserver" --etcd-servers="http://127.0.0.1:${ports[0]}" \
-    --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port="${ports[2]}" --endpoint-reconciler-type=none \
+    --bind-address="$listen_ip" --advertise-address="$listen_ip" --secure-port="${ports[2]}" "${nodes[@]}" \
     --client-ca-file="$d/pki/ca.crt" --tls-cert-file="$d/pki/apiserver.crt" --tls-private-key-file="$d/pki/apiserver.key" \
     --anonymous-auth=false --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
     --service-account-issuer=https://kubernetes.default.svc --api-audiences=https://kubernetes.default.svc \
@@ -256,12 +267,13 @@ start_kube() {
   # Faster towards the API server than its default of 20 requests a second: emptying a namespace waits for it.
   serve controller-manager "$(kube_dir kube-controller-manager)/kube-controller-manager" \
     --kubeconfig="$d/controller-manager.kubeconfig" --use-service-account-credentials --leader-elect=false \
-    --port=0 --secure-port=0 --kube-api-qps=300 --kube-api-burst=600 --profiling=false \
+    --port=0 --secure-port=0 --kube-api-qps=300 --kube-api-burst=600 --profiling=false --flex-volume-plugin-dir="$d/volume-plugins" \
     --root-ca-file="$d/pki/ca.crt" --service-account-private-key-file="$d/pki/sa.key" \
     --cluster-signing-cert-file="$d/pki/ca.crt" --cluster-signing-key-file="$d/pki/ca.key"
   wait_for controller-manager "the controllers had caught up" kube_settled
 
   tell KUBECONFIG "$d/admin.kubeconfig"
+  tell KUBECACHEDIR "$d/cache" # where kubectl keeps what it learned; not the user's
   tell HOLDFAST_TEST_KUBECONFIG "$d/admin.kubeconfig"
 }
 
@@ -281,7 +293,7 @@ make_pki() { # DIR
   openssl req -x509 -new -key "$1/ca.key" -subj /CN=holdfast-test-ca -days 30 -out "$1/ca.crt"
   openssl ecparam -genkey -name prime256v1 -noout -out "$1/sa.key"
   make_cert "$1" apiserver /CN=kube-apiserver 'extendedKeyUsage=serverAuth
-subjectAltName=IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc'
+subjectAltName=IP:'"$listen_ip"',IP:10.96.0.1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc'
 }
 
 make_cert() { # DIR NAME SUBJECT EXTENSIONS
@@ -320,10 +332,19 @@ EOF
 start_servers() { # kube,s3,…
   local server servers
   IFS=, read -ra servers <<<"$1"
+  # First the network of the nodes, for other servers are to be reached from pods.
+  for server in "${servers[@]}"; do
+    case $server in node | node:[1-9]) start_hub ;; esac
+  done
   for server in "${servers[@]}"; do
     case $server in
+      node | node:[1-9])
+        [[ ,$1, != *,kube,* ]] || die "kube is a cluster without nodes and node one with: name one of them"
+        server=${server#node}
+        server=${server#:}
+        start_node "${server:-1}" ;;
       kube | s3 | moto | rclone | azurite | gcs) "start_$server" ;;
-      *) die "unknown server $server: there are kube, s3, moto, rclone, azurite and gcs" ;;
+      *) die "unknown server $server: there are kube, node (or node:3), s3, moto, rclone, azurite and gcs" ;;
     esac
   done
 }

@@ -4,9 +4,19 @@
 # shellcheck disable=SC2034  # used by the scripts that source this
 
 # Kubernetes: the source package of Debian 12. A program is a folder under cmd/ of its source. A cluster without
-# nodes needs these two; nodes need kubelet and kube-proxy too, and pods to be placed need kube-scheduler.
+# nodes needs the first two; one with nodes needs the others too.
 kube_version=1.20.5+really1.20.2-1.1+deb12u1
 kube_programs=(kube-apiserver kube-controller-manager)
+node_programs=(kube-scheduler kubelet kube-proxy)
+
+# What runs the containers of a node, as Debian 12 packages it. Unpacked, not installed, for the same reason as etcd.
+containerd_version=1.6.20~ds1-1+deb12u3
+runc_version=1.1.5+ds1-1+deb12u1
+cni_version=1.1.1+ds1-3+b5
+
+# The images are made from what this machine has. Their folder is named for what makes them and for the packages.
+busybox_version=1:1.35.0-4+deb12u1+b1
+images_digest=$({ cat "$real/images" "$real/image.py"; echo "$busybox_version"; } | sha256sum | cut -c1-12)
 
 # etcd as Debian 12 packages it. Unpacked, not installed: installing it would start a server of its own.
 etcd_version=3.4.23-4+b4
@@ -48,6 +58,8 @@ restic_version=0.19 # what sid has at least; sid keeps one version, so the exact
 
 # Where `get` puts each.
 etcd_dir=$cache/real/etcd-$etcd_version
+containerd_dir=$cache/real/containerd-$containerd_version
+images_dir=$cache/real/images-$images_digest
 s3_dir=$cache/real/seaweedfs-$s3_version
 moto_dir=$cache/real/moto-$moto_version
 rclone_dir=$cache/real/rclone-$rclone_version
