@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 pub mod cluster;
+pub mod node;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
