@@ -57,9 +57,19 @@ has_own_net() { [[ $(readlink "/proc/$1/ns/net") != "$(readlink /proc/self/ns/ne
 in_hub() { nsenter --net="/proc/$(pid_of hub)/ns/net" -- "$@"; }                                                # COMMAND...
 
 start_node() { # COUNT
-  local n d=$state/kube
+  local n
   "$real/get" node >/dev/null
-  start_kube
+  start_kube "$1"
+  kubectl apply --validate=false -f "$real/node.yaml" >/dev/null
+  for ((n = 1; n <= $1; n++)); do
+    wait_for "node-$n" "the node was ready" node_ready "$n"
+  done
+  tell HOLDFAST_TEST_NODES "$1"
+}
+
+# Once the API server answers. The kubelets take as long as the controllers to begin with: both at once.
+boot_nodes() { # COUNT
+  local n d=$state/kube
   write_kubeconfig "$d" scheduler system:kube-scheduler >"$d/scheduler.kubeconfig"
   write_kubeconfig "$d" proxy system:kube-proxy >"$d/proxy.kubeconfig"
   make_cert "$d/pki" volumes /CN=holdfast-test-volumes extendedKeyUsage=clientAuth
@@ -69,11 +79,6 @@ start_node() { # COUNT
     prepare_node "$n"
     boot_node "$n"
   done
-  kubectl apply --validate=false -f "$real/node.yaml" >/dev/null
-  for ((n = 1; n <= $1; n++)); do
-    wait_for "node-$n" "the node was ready" node_ready "$n"
-  done
-  tell HOLDFAST_TEST_NODES "$1"
 }
 
 # Ready by its own word since it was started: of a node that was killed the API server says so for a while.
@@ -175,12 +180,23 @@ kill_node() { # N
   mark=$(<"$state/run")
   pid=$(pid_of "$name") first=$(<"$state/node-$1/pid")
   if ours "$pid"; then kill -KILL "$pid"; fi
-  while [[ -e /proc/$first/ns/pid || $(cgroups_of "$mark-$name") ]]; do
+  while [[ -e /proc/$first/ns/pid || $(cgroups_of "$mark-$name") || $(loops_of "$state/$name") ]]; do
+    thaw "$state/$name"
     remove_cgroups "$mark-$name"
     ((SECONDS < until)) || die "$name does not end"
     sleep 0.05
   done
 }
+
+# A frozen file system outlives its mounts, and whoever writes to it cannot be killed. Mounted once more, where nobody sees
+# it, it is still the same and can be thawed, whether its node lives or not.
+thaw() { # NODE-DIR
+  local loop
+  for loop in $(loops_of "$1"); do
+    unshare --mount --propagation private -- sh -c 'mount "$1" /mnt && { fsfreeze --unfreeze /mnt; umount /mnt; }' sh "$loop" 2>/dev/null || true
+  done
+}
+loops_of() { losetup --list --noheadings --output NAME,BACK-FILE | sed -n "s|^\([^ ]*\) *$1/volumes/.*|\1|p"; } # NODE-DIR
 
 # The control groups of a node outlive it: to the kernel they are folders like any other.
 cgroups_of() { find /sys/fs/cgroup -mindepth 1 -maxdepth 2 -type d -name "$1*" 2>/dev/null || true; } # PREFIX

@@ -105,12 +105,13 @@ end_run() {
 # Whether a process is one of this run: a number alone may have been given to somebody else meanwhile.
 ours() { grep -qzx "HOLDFAST_TEST_RUN=$(<"$state/run")" "/proc/$1/environ" 2>/dev/null; } # PID
 
-# Kills whatever of a run still lives, servers and left-over children of the command alike, but not this shell. Removes the
-# control groups of its nodes.
+# Kills whatever of the run in $state still lives, servers and left-over children of the command alike, but not this shell.
+# Removes the control groups of its nodes.
 kill_marked() { # MARK
   local file pid left=0 until=$((SECONDS + 10))
   while ((SECONDS < until)); do
     left=0
+    for file in "$state"/node-*; do [[ ! -d $file ]] || thaw "$file"; done
     while read -r file; do
       pid=${file#/proc/}
       pid=${pid%/environ}
@@ -227,7 +228,7 @@ s3_request() { # METHOD KEY CURL-OPTION...
 
 # ---- Kubernetes --------------------------------------------------------------------------------------------
 
-start_kube() {
+start_kube() { # [NODES]
   apt_install curl openssl
   "$real/get" kube kubectl >"$state/programs"
   local kubectl ports d=$state/kube
@@ -247,7 +248,7 @@ start_kube() {
   # Without nodes nothing needs the endpoints of the service `kubernetes`, and a loopback address is not allowed there.
   # With nodes this machine has no way to the addresses of services, but one to the pods behind them.
   local nodes=(--endpoint-reconciler-type=none)
-  if [[ $listen_ip != 127.0.0.1 ]]; then
+  if [[ ${1:-} ]]; then
     make_cert "$d/pki" kubelet-client /O=system:masters/CN=kube-apiserver extendedKeyUsage=clientAuth
     nodes=(--kubelet-certificate-authority="$d/pki/ca.crt" --kubelet-client-certificate="$d/pki/kubelet-client.crt"
       --kubelet-client-key="$d/pki/kubelet-client.key" --kubelet-preferred-address-types=InternalIP --enable-aggregator-routing)
@@ -270,6 +271,7 @@ start_kube() {
     --port=0 --secure-port=0 --kube-api-qps=300 --kube-api-burst=600 --profiling=false --flex-volume-plugin-dir="$d/volume-plugins" \
     --root-ca-file="$d/pki/ca.crt" --service-account-private-key-file="$d/pki/sa.key" \
     --cluster-signing-cert-file="$d/pki/ca.crt" --cluster-signing-key-file="$d/pki/ca.key"
+  [[ ! ${1:-} ]] || boot_nodes "$1"
   wait_for controller-manager "the controllers had caught up" kube_settled
 
   tell KUBECONFIG "$d/admin.kubeconfig"
