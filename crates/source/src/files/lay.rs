@@ -17,7 +17,7 @@ use repo::{
 use super::cut::Cutter;
 use super::findings::Findings;
 use super::links::Links;
-use super::read::{Job, Name, Part, Readers};
+use super::read::{Job, Name, Part, Readers, Work};
 use super::walk::Step;
 use super::{Error, Item, Linked, TreeBackup, shown};
 
@@ -119,7 +119,6 @@ impl<'a> Lay<'a> {
         for step in &steps {
             self.readers.cancel.check()?;
             match step {
-                Step::Item(item) => self.item(*item)?,
                 Step::Batch(parts) => self.batch(&parts)?,
                 Step::End => complete = true,
             }
@@ -206,9 +205,11 @@ impl<'a> Lay<'a> {
         let parent = path.len().saturating_sub(name.as_bytes().len() + 1);
         let (parts, receiver) = bounded(16);
         let job = Job {
-            dir,
-            path: path[..parent].to_vec(),
-            names: vec![Name { name, kind: meta.kind, previous }],
+            work: vec![Work::Names {
+                dir,
+                path: path[..parent].to_vec(),
+                names: vec![Name { name, kind: meta.kind, previous }],
+            }],
             parts,
         };
         if meta.size <= self.readers.small {

@@ -142,6 +142,7 @@ pub fn backup(
         previous: previous::Previous::new(options.parent.as_ref()),
         one_file_system: options.one_file_system,
         cancel: &options.cancel,
+        batch: walk::Batch::default(),
     };
     std::thread::scope(|scope| {
         for _ in 0..threads {

@@ -9,7 +9,7 @@
 //! next backup reads it again.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
@@ -25,13 +25,23 @@ use super::previous::{still_stored, unchanged};
 use super::sys::{self, Meta};
 use super::{Item, Linked, Parent, Stop, attributes, shown, vanished_or_unreadable};
 
-/// A batch of names of one directory.
+/// A batch, in the order of the tree.
 pub(super) struct Job {
-    pub dir: Arc<OwnedFd>,
-    /// The directory's path.
-    pub path: Vec<u8>,
-    pub names: Vec<Name>,
+    pub work: Vec<Work>,
     pub parts: Sender<Part>,
+}
+
+/// What the walk comes by.
+pub(super) enum Work {
+    /// A directory, or something that was found: to be passed on.
+    Item(Item),
+    /// Names of one directory, to be looked at.
+    Names {
+        dir: Arc<OwnedFd>,
+        /// The directory's path.
+        path: Vec<u8>,
+        names: Vec<Name>,
+    },
 }
 
 pub(super) struct Name {
@@ -87,17 +97,20 @@ impl Readers<'_> {
 
     /// Reads one batch. `defer`: leave files of several names to the one who knows which came first.
     pub fn batch(&self, job: Job, defer: bool) -> Result<(), Stop> {
-        let mut piece = Piece { items: Vec::with_capacity(job.names.len()), buffer: None, used: 0 };
-        for name in job.names {
-            if self.cancel.is_cancelled() {
-                return Err(Stop);
+        let mut piece = Piece { items: Vec::new(), buffer: None, used: 0 };
+        for work in job.work {
+            match work {
+                Work::Item(item) => piece.push(item)?,
+                Work::Names { dir, path, names } => {
+                    piece.items.reserve(names.len());
+                    for name in names {
+                        if self.cancel.is_cancelled() {
+                            return Err(Stop);
+                        }
+                        self.one(&dir, &path, name, defer, &mut piece, &job.parts)?;
+                    }
+                }
             }
-            let mut path = job.path.clone();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name.name.to_bytes());
-            self.one(&job.dir, path, name, defer, &mut piece, &job.parts)?;
         }
         piece.send(&job.parts)?;
         job.parts.send(Part::End).map_err(|_| Stop)
@@ -106,7 +119,7 @@ impl Readers<'_> {
     fn one(
         &self,
         dir: &Arc<OwnedFd>,
-        path: Vec<u8>,
+        parent: &[u8],
         Name { name, kind, previous }: Name,
         defer: bool,
         piece: &mut Piece,
@@ -125,20 +138,26 @@ impl Readers<'_> {
         };
         let meta = match looked {
             Ok(meta) => meta,
-            Err(e) => return piece.found(vanished_or_unreadable(&path, e)),
+            Err(e) => return piece.found(vanished_or_unreadable(&join(parent, &name), e)),
         };
+        // By far the most files of a later backup end here, with nothing made for them.
+        let linked = meta.nlink > 1 && defer;
+        let mut previous = previous;
+        if meta.kind == FileType::RegularFile
+            && !linked
+            && let Some(entry) = previous.take_if(|previous| self.reuse(previous, &meta))
+        {
+            return piece.push(Item::Entry { entry, run: 0, reused: true });
+        }
+        let path = join(parent, &name);
         if meta.kind != FileType::RegularFile {
             return piece.special(dir, &name, path, &meta);
         }
-        if meta.nlink > 1 && defer {
+        if linked {
             // It may be read while this item is laid, so the bytes of those before it must be laid already.
             piece.send(parts)?;
             let linked = Linked { dir: dir.clone(), name, path, meta, previous };
             return piece.push(Item::Linked(Box::new(linked)));
-        }
-        let mut previous = previous;
-        if let Some(entry) = previous.take_if(|previous| self.reuse(previous, &meta)) {
-            return piece.push(Item::Entry { entry, run: 0, reused: true });
         }
         let opened = match opened {
             Some(fd) => Ok((fd, meta)),
@@ -476,6 +495,16 @@ impl Piece {
         }
         self.push(Item::Entry { entry: entry(path, kind, meta, xattrs), run: 0, reused: false })
     }
+}
+
+fn join(parent: &[u8], name: &CStr) -> Vec<u8> {
+    let mut path = Vec::with_capacity(parent.len() + 1 + name.count_bytes());
+    if !parent.is_empty() {
+        path.extend_from_slice(parent);
+        path.push(b'/');
+    }
+    path.extend_from_slice(name.to_bytes());
+    path
 }
 
 /// An entry with what every kind has.

@@ -23,23 +23,22 @@ use rustix::io::Errno;
 
 use super::names::Names;
 use super::previous::Previous;
-use super::read::{Job, Name, Part, entry};
+use super::read::{Job, Name, Part, Work, entry};
 use super::sys::{self, Meta};
 use super::{Item, Stop, shown, vanished_or_unreadable};
 
 /// How many directories of one chain stay open.
 const OPEN_MAX: usize = 64;
-/// How many names go to a reader at once: enough to make handing over cheap, few enough that the
-/// content of a batch stays small.
-const BATCH: usize = 32;
+/// How many names go to a reader at once: enough to make handing over cheap, few enough that all readers have work.
+const BATCH: usize = 256;
+/// And of how many directories at most: each is open as long as it waits.
+const BATCH_DIRECTORIES: usize = 16;
 /// How many parts of one batch may wait to be laid into the tree.
 const PARTS: usize = 64;
 
 /// What the walk hands to the one who writes the tree, in order.
 pub(super) enum Step {
-    /// A directory, or something that was found.
-    Item(Box<Item>),
-    /// Files; their parts come from a reader.
+    /// The parts of a batch, as a reader makes them.
     Batch(Receiver<Part>),
     /// The walk is complete. One that ends without this was cut short.
     End,
@@ -51,6 +50,16 @@ pub(super) struct Walk<'a> {
     pub previous: Previous<'a>,
     pub one_file_system: bool,
     pub cancel: &'a Cancel,
+    /// The batch that is being filled.
+    pub batch: Batch,
+}
+
+/// What goes to a reader together.
+#[derive(Default)]
+pub(super) struct Batch {
+    work: Vec<Work>,
+    names: usize,
+    directories: usize,
 }
 
 struct Frame {
@@ -75,11 +84,11 @@ impl Walk<'_> {
         let mut path = Vec::new();
         self.enter(&root, c"", &path, &meta)?;
         let mut frames = vec![self.frame(root, &meta, &path)?];
-        let mut batch: Vec<Name> = Vec::new();
+        let mut names: Vec<Name> = Vec::new();
 
         while let Some(frame) = frames.last_mut() {
             let Some((name, kind)) = frame.names.pop() else {
-                self.send(frame, &path, &mut batch)?;
+                self.send(frame, &path, &mut names)?;
                 self.leave(&mut frames, &mut path)?;
                 continue;
             };
@@ -111,7 +120,7 @@ impl Walk<'_> {
                         known = Some(meta);
                     }
                     Err(e) => {
-                        self.send(frame, &path[..parent_len], &mut batch)?;
+                        self.send(frame, &path[..parent_len], &mut names)?;
                         self.found(vanished_or_unreadable(&path, e))?;
                         path.truncate(parent_len);
                         continue;
@@ -121,14 +130,14 @@ impl Walk<'_> {
             let Some(meta) = known.filter(|_| kind == FileType::Directory) else {
                 let previous = self.previous.take(&path);
                 path.truncate(parent_len);
-                batch.push(Name { name, kind, previous });
-                if batch.len() >= BATCH {
-                    self.send(frame, &path, &mut batch)?;
+                names.push(Name { name, kind, previous });
+                if names.len() >= BATCH {
+                    self.send(frame, &path, &mut names)?;
                 }
                 continue;
             };
 
-            self.send(frame, &path[..parent_len], &mut batch)?;
+            self.send(frame, &path[..parent_len], &mut names)?;
             if self.cancel.is_cancelled() {
                 return Err(Stop);
             }
@@ -165,7 +174,7 @@ impl Walk<'_> {
         if let Some(finding) = self.previous.trouble() {
             self.found(finding)?;
         }
-        self.steps.send(Step::End).map_err(|_| Stop)
+        self.end()
     }
 
     /// A tree of one file, for a root that is one: a directory of our making, and the file in it.
@@ -188,11 +197,11 @@ impl Walk<'_> {
         })?;
         self.previous.take(b"");
         let previous = self.previous.take(name.as_bytes());
-        let mut batch = vec![Name { name, kind: FileType::RegularFile, previous }];
+        let mut names = vec![Name { name, kind: FileType::RegularFile, previous }];
         let frame =
             Frame { fd: Some(Arc::new(dir)), id: (meta.dev, meta.ino), path_len: 0, names: Names::default() };
-        self.send(&frame, b"", &mut batch)?;
-        self.steps.send(Step::End).map_err(|_| Stop)
+        self.send(&frame, b"", &mut names)?;
+        self.end()
     }
 
     /// Goes back to the parent of the last frame, opening it again if it was closed on the way down.
@@ -247,22 +256,43 @@ impl Walk<'_> {
         Ok(Frame { fd: Some(Arc::new(fd)), id: (meta.dev, meta.ino), path_len: path.len(), names })
     }
 
-    fn send(&mut self, frame: &Frame, path: &[u8], batch: &mut Vec<Name>) -> Result<(), Stop> {
-        if batch.is_empty() {
+    /// Adds names of a directory to the batch, and hands the batch on when it is full.
+    fn send(&mut self, frame: &Frame, path: &[u8], names: &mut Vec<Name>) -> Result<(), Stop> {
+        if names.is_empty() {
             return Ok(());
         }
         let dir = frame.fd.clone().ok_or(Stop)?;
+        self.batch.names += names.len();
+        self.batch.directories += 1;
+        self.batch.work.push(Work::Names { dir, path: path.to_vec(), names: std::mem::take(names) });
+        if self.batch.names >= BATCH || self.batch.directories >= BATCH_DIRECTORIES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Stop> {
         if self.cancel.is_cancelled() {
             return Err(Stop);
         }
+        let work = std::mem::take(&mut self.batch).work;
+        if work.is_empty() {
+            return Ok(());
+        }
         let (parts, receiver) = bounded(PARTS);
-        let job = Job { dir, path: path.to_vec(), names: std::mem::take(batch), parts };
-        self.jobs.send(job).map_err(|_| Stop)?;
+        self.jobs.send(Job { work, parts }).map_err(|_| Stop)?;
         self.steps.send(Step::Batch(receiver)).map_err(|_| Stop)
     }
 
+    fn end(&mut self) -> Result<(), Stop> {
+        self.flush()?;
+        self.steps.send(Step::End).map_err(|_| Stop)
+    }
+
     fn step(&mut self, item: Item) -> Result<(), Stop> {
-        self.steps.send(Step::Item(Box::new(item))).map_err(|_| Stop)
+        self.batch.work.push(Work::Item(item));
+        // A tree may be all directories.
+        if self.batch.work.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 
     fn found(&mut self, finding: Finding) -> Result<(), Stop> {
