@@ -27,8 +27,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::direct::Direct;
+use super::probe::PROBES;
 use super::{Object, Put, Store, StoreError, check_key, range_end};
 use crate::env::Timestamp;
+use crate::id::CLAIMS;
 use crate::pack::PACK_BYTES_MAX;
 
 /// Where puts are staged.
@@ -38,6 +40,11 @@ const OPEN_FILES_MAX: usize = 32;
 
 const FOLDER_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
+
+/// Whether the folder of this key goes with the last object in it: what a probe, or making a repository, needed once.
+fn passes(key: &str) -> bool {
+    key.starts_with(PROBES) || key.starts_with(CLAIMS)
+}
 
 /// A file kept open for range reads.
 struct Open {
@@ -254,6 +261,22 @@ impl LocalStore {
         }
     }
 
+    fn put_once(&self, key: &str, bytes: &[u8]) -> Result<Put, StoreError> {
+        let (folder, name) = split(key);
+        let at = self.folder(key, folder, true)?;
+        if rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            // It may have been linked a moment ago by a writer that has not flushed the folder yet, and our
+            // caller will rely on it.
+            self.flush_folder(&at, key)?;
+            return Ok(Put::Exists);
+        }
+        let tmp = self.folder(key, TMP, true)?;
+        let (staged, file) = self.stage(key, &tmp, bytes)?;
+        let put = self.publish(key, (&tmp, &staged, &file), (&at, name))?;
+        self.flush_folder(&at, key)?;
+        Ok(put)
+    }
+
     /// Makes names in a folder durable.
     fn flush_folder(&self, folder: &OwnedFd, key: &str) -> Result<(), StoreError> {
         match rustix::fs::fsync(folder) {
@@ -411,19 +434,14 @@ fn split(key: &str) -> (&str, &str) {
 impl Store for LocalStore {
     fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
         check_key(key, &self.url)?;
-        let (folder, name) = split(key);
-        let at = self.folder(key, folder, true)?;
-        if rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            // It may have been linked a moment ago by a writer that has not flushed the folder yet, and our
-            // caller will rely on it.
-            self.flush_folder(&at, key)?;
-            return Ok(Put::Exists);
+        let mut tries = 0;
+        loop {
+            match self.put_once(key, &bytes) {
+                // Somebody removed the folder, because it was empty.
+                Err(StoreError::NotFound { .. }) if passes(key) && tries < 100 => tries += 1,
+                put => return put,
+            }
         }
-        let tmp = self.folder(key, TMP, true)?;
-        let (staged, file) = self.stage(key, &tmp, &bytes)?;
-        let put = self.publish(key, (&tmp, &staged, &file), (&at, name))?;
-        self.flush_folder(&at, key)?;
-        Ok(put)
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
@@ -508,9 +526,14 @@ impl Store for LocalStore {
             at => at?,
         };
         match rustix::fs::unlinkat(&at, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(self.error(key, "delete", errno)),
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(self.error(key, "delete", errno)),
         }
+        if passes(key) {
+            // If there is nothing else in it.
+            let _ = rustix::fs::unlinkat(self.root(key)?, folder, AtFlags::REMOVEDIR);
+        }
+        Ok(())
     }
 
     fn url(&self) -> String {
@@ -564,6 +587,36 @@ mod tests {
         assert_eq!(store.put("keys/a", bytes()).unwrap(), Put::Created);
         assert_eq!(keys(&store), ["keys/a"]);
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 5, "others' files stay");
+    }
+
+    #[test]
+    fn what_a_probe_needed_leaves_no_folder_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path()).unwrap();
+        for key in ["probe/a", "probe/b", "init/a", "packs/ab/x"] {
+            store.put(key, bytes()).unwrap();
+        }
+        let there = |name: &str| dir.path().join(name).exists();
+        store.delete("probe/a").unwrap();
+        assert!(there("probe"));
+        for key in ["probe/b", "init/a", "packs/ab/x"] {
+            store.delete(key).unwrap();
+        }
+        assert_eq!(["probe", "init", "packs/ab"].map(there), [false, false, true]);
+        // Probes at once, each of which removes the folder from under the others.
+        std::thread::scope(|scope| {
+            for racer in 0..8 {
+                let store = &store;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let key = format!("probe/{racer}");
+                        assert_eq!(store.put(&key, bytes()).unwrap(), Put::Created);
+                        store.delete(&key).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(!there("probe"));
     }
 
     #[test]
