@@ -27,7 +27,7 @@
 //! | `segment-damaged` | an index segment: chunks only it names are lost until the index is rebuilt | error |
 //! | `index-incomplete` | chunks that points need and no segment names | error |
 //! | `index-wrong` | the index promises of a whole pack what it does not hold | error |
-//! | `pack-missing`, `pack-damaged` | a pack | error; warning if no segment names it |
+//! | `pack-missing`, `pack-damaged` | a pack | error; warning if no segment names it; note if objects are locked and nothing needs it |
 //! | `manifest-invalid`, `tree-invalid`, `stream-invalid` | authentic and impossible: written so | error |
 //! | `pack-unlisted` | a chunk in a pack that the index names otherwise, but not there | warning |
 //! | `read-unsteady` | a pack that was wrong when read first and right when read again | warning |
@@ -65,7 +65,7 @@ use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::undelete;
 
-use damage::{Cause, Ledger};
+use damage::{Cause, Ledger, Unneeded};
 use packs::{PackReader, Places};
 use turns::Turns;
 pub use turns::{Budget, Turn};
@@ -242,7 +242,7 @@ pub fn check(
             ));
         }
     }
-    ledger.finish(&points, &mut report);
+    ledger.finish(&points, Unneeded::of(repo), &mut report);
     report.findings.sort_by(|a, b| (b.severity, a.code, &a.what).cmp(&(a.severity, b.code, &b.what)));
     Ok(report)
 }

@@ -124,7 +124,7 @@ impl Engine {
             oldest = Some(Timestamp::MAX);
             index.add_finding(finding.clone());
         }
-        index.look_for_packs(&**repo.store(), session.condemned(), oldest)?;
+        index.look_for_packs(&**repo.store(), session.condemned(), oldest, repo.lock().is_some())?;
         // Appending and sealing takes about a sixth of the time of compressing: one pack serves four threads.
         let data_packs = threads.div_ceil(4).max(1);
         let packs = data_packs + 1 + uploads;

@@ -538,17 +538,19 @@ impl Index {
     /// Looks which of the packs are in the store with the promised size, so that a new write does not rely on
     /// one that is gone (R3), and stores its chunks again instead. Packs in `condemned` are there and are not
     /// relied on either: they are about to go. Nor are those put before `oldest`: their time will be over too early.
+    /// Where objects are `locked`, segments go on naming packs that a collection has removed.
     pub(crate) fn look_for_packs(
         &mut self,
         store: &dyn Store,
         condemned: &HashSet<PackId>,
         oldest: Option<Timestamp>,
+        locked: bool,
     ) -> Result<(), Error> {
         if self.packs == 0 {
             return Ok(());
         }
         let absent = Bits::all(self.packs);
-        let mut too_old = Vec::new();
+        let (mut cut, mut too_old) = (BTreeSet::new(), Vec::new());
         store.list(PACKS, &mut |object| {
             for number in PackId::from_key(&object.key).iter().flat_map(|id| self.numbers_of(id)) {
                 if self.pack(number).is_some_and(|(_, promised)| u64::from(promised) == object.size) {
@@ -556,16 +558,32 @@ impl Index {
                     if oldest.is_some_and(|oldest| object.modified < oldest) {
                         too_old.push(number);
                     }
+                } else {
+                    cut.insert(number as usize);
                 }
             }
             Ok(())
         })?;
+        let mut gone = 0;
         for number in absent.numbers() {
             let Some((id, _)) = self.pack(number as u32) else { continue };
+            if locked && !cut.contains(&number) {
+                gone += 1;
+                continue;
+            }
             self.findings.push(Finding::error(
                 "pack-missing",
                 id.key(),
                 "the index promises chunks in this pack, and it is gone or of another size; content that is still there is stored again",
+            ));
+        }
+        if gone > 0 {
+            self.findings.push(Finding::note(
+                "packs-gone",
+                INDEX,
+                format!(
+                    "{gone} packs that the index names are not there, removed by a collection that could not remove the segments that name them, because these are locked; or lost, which `holdfast repo check` tells. Nothing relies on them"
+                ),
             ));
         }
         for number in condemned.iter().flat_map(|id| self.numbers_of(id)).chain(too_old) {

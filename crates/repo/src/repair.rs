@@ -36,7 +36,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use crate::check::damage::Ledger;
+use crate::check::damage::{Ledger, Unneeded};
 use crate::check::packs::{PackReader, Places, PlacesOfPack, gather};
 use crate::check::walk::{self, Lacking};
 use crate::check::{CheckCounts, CheckOptions, CheckReport, PointTouched, Run, check, lost};
@@ -253,7 +253,7 @@ pub fn plan(repo: &Repository, options: &RepairOptions, progress: &dyn Progress)
     let lacking = Lacking::new(LACKING_MOST);
     walk::lacking(&run, &reader, &places, &ledger, &points, &lacking)?;
     let mut now = CheckReport::default();
-    ledger.finish(&points, &mut now);
+    ledger.finish(&points, Unneeded::of(repo), &mut now);
     let from = match &options.from {
         Some(from) => Some(from::look(repo, from, lacking, &now.points)?),
         None => None,

@@ -8,12 +8,38 @@ use super::{CheckReport, Point, PointTouched, locked};
 use crate::env::rfc3339;
 use crate::id::{COMMITS, CommitId, INDEX, PackId};
 use crate::monitor::{Finding, Severity};
-use crate::object::Summary;
+use crate::object::{Capability, Summary};
+use crate::repo::Repository;
 
 /// How many names are listed before they are only counted.
 const NAMES_MAX: usize = 20;
 /// How many different problems of one object are told.
 const PROBLEMS_MAX: usize = 5;
+
+/// A pack that is named and not there.
+const PACK_MISSING: &str = "pack-missing";
+
+/// What it means that a pack is not there and no point is known to need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unneeded {
+    /// Somebody removed it who should not have: a collection writes the segments that named it anew.
+    IsOdd,
+    /// A collection removed it, and could not remove a segment that names it.
+    IsFine,
+    /// That, or it is lost: points were not followed.
+    MayBe,
+}
+
+impl Unneeded {
+    /// In this repository, with this key.
+    pub(crate) fn of(repo: &Repository) -> Unneeded {
+        match (repo.lock(), repo.capability()) {
+            (None, _) => Unneeded::IsOdd,
+            (Some(_), Capability::Read) => Unneeded::IsFine,
+            (Some(_), _) => Unneeded::MayBe,
+        }
+    }
+}
 
 /// What a loss is put down to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +152,11 @@ impl Ledger {
         }
     }
 
+    /// A pack that an index segment names is not there. How bad that is shows at the end: by whether a point needs it.
+    pub(super) fn missing(&self, pack: PackId) {
+        self.object(Cause::Pack(pack), PACK_MISSING, "it is not in the store".to_owned());
+    }
+
     /// Something that is no damage of an object.
     pub(super) fn finding(&self, finding: Finding) {
         locked(&self.0).findings.push(finding);
@@ -158,11 +189,25 @@ impl Ledger {
     }
 
     /// Writes it all into the report.
-    pub(crate) fn finish(self, points: &[Point], report: &mut CheckReport) {
+    pub(crate) fn finish(self, points: &[Point], unneeded: Unneeded, report: &mut CheckReport) {
         let inner = self.0.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         report.findings.extend(inner.findings);
+        // A point that lacks something cannot be followed to its end: what it needs there nobody knows.
+        let all_followed = inner.points.is_empty() && inner.lost.is_empty();
         for (cause, damage) in inner.damages {
-            report.findings.push(finding(&cause, damage, points));
+            let gone =
+                damage.code == PACK_MISSING && damage.problems_count == 1 && damage.touched.points.is_empty();
+            report.findings.push(match unneeded {
+                Unneeded::IsFine if gone && all_followed => {
+                    collected(&cause, "no recovery point needs it", Severity::Note)
+                }
+                Unneeded::MayBe if gone => collected(
+                    &cause,
+                    "whether a recovery point needs it is not for this key to tell: check with the read key",
+                    Severity::Warning,
+                ),
+                _ => finding(&cause, damage, points),
+            });
         }
         for id in inner.lost {
             let Summary { time, kind, labels, .. } = Summary::default();
@@ -190,6 +235,14 @@ impl Ledger {
             });
         }
     }
+}
+
+/// What is said of a pack that a collection may have removed, while an index segment that names it is locked.
+fn collected(cause: &Cause, needed: &str, severity: Severity) -> Finding {
+    let message = format!(
+        "it is not in the store; {needed}. A collection that removes a pack cannot remove an index segment that is locked, and this names the pack until its lock ends"
+    );
+    Finding { severity, code: PACK_MISSING, what: cause.object(), message }
 }
 
 fn finding(cause: &Cause, damage: Damage, points: &[Point]) -> Finding {

@@ -76,7 +76,7 @@ impl Places {
                     "pack-damaged",
                     format!("it has {size} bytes and the index promises {promised}"),
                 ),
-                None => ledger.object(Cause::Pack(id), "pack-missing", "it is not in the store".to_owned()),
+                None => ledger.missing(id),
             }
         }
     }

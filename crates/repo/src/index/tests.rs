@@ -271,7 +271,7 @@ fn segments_that_differ_on_the_size_of_a_pack_are_both_heard() {
     depot.store.put(&pack_id(1).key(), vec![0; honest].into()).unwrap();
     let mut index = depot.open(Spot::Memory);
     assert_eq!(index.numbers_of(&pack_id(1)).count(), 2);
-    index.look_for_packs(&depot.store, &HashSet::new(), None).unwrap();
+    index.look_for_packs(&depot.store, &HashSet::new(), None, false).unwrap();
     let present = |number| index.pack_with(&id(number)).unwrap().is_some();
     assert_eq!((present(1), present(2), present(3)), (true, true, false));
 }
@@ -330,10 +330,17 @@ fn r3_a_pack_that_is_gone_or_cut_is_not_relied_on() {
     store.put(&pack_id(1).key(), vec![0; size(1)].into()).unwrap();
     store.put(&pack_id(3).key(), vec![0; 9].into()).unwrap();
     let mut index = depot.open(Spot::Cache);
-    index.look_for_packs(store, &HashSet::new(), None).unwrap();
+    index.look_for_packs(store, &HashSet::new(), None, false).unwrap();
     let present: Vec<_> = (1..=4).map(|number| index.pack_with(&id(number)).unwrap().is_some()).collect();
     assert_eq!(present, [true, true, false, false], "2 is in another pack as well");
     assert_eq!(index.findings().len(), 2);
+    // Where a collection cannot remove what names them, one that is gone is no news; one that is cut is.
+    let mut locked = depot.open(Spot::Cache);
+    locked.look_for_packs(store, &HashSet::new(), None, true).unwrap();
+    assert_eq!(
+        locked.findings().iter().map(|one| one.code).collect::<Vec<_>>(),
+        ["pack-missing", "packs-gone"]
+    );
 
     let touched = PackSet::of(&index);
     touched.insert(index.pack_with(&id(1)).unwrap().unwrap());
