@@ -10,7 +10,9 @@
 //! - A hold placed since the plan wins, to the last moment: after a commit is deleted its holds are looked for
 //!   once more, and if there is one the commit is put back, byte for byte. (Whoever places a hold looks for the
 //!   commit afterwards. So a hold that was reported as placed is never lost, unless the process is killed
-//!   between these two calls.)
+//!   between these two calls: then the commit is missed, and nothing it needs is collected.)
+//! - While a commit is away that may come back, no collection deletes anything: that it is being deleted is said in the
+//!   store before (R3, docs/decisions/0008-collection.md).
 //!
 //! Only commit objects are deleted, and ended holds of them. The space is given back by collecting.
 //! Deleting is a matter of the store's credentials; to plan takes the list or the read key.
@@ -26,6 +28,9 @@ use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::hold::Hold;
 use crate::id::{CommitId, RepositoryId};
+use crate::lease;
+#[cfg(test)]
+use crate::lease::Sabotage;
 use crate::monitor::{Finding, Outcome, Progress};
 use crate::object::CommitInfo;
 use crate::repo::Repository;
@@ -200,7 +205,7 @@ impl Plan {
             while let Some(point) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let id = point.id;
                 let stop = cancel.is_cancelled() || failures.load(Ordering::Relaxed) >= FAILURES_MAX;
-                let fate = if stop { Ok(Fate::NotTried) } else { delete_one(repo, &id) };
+                let fate = if stop { Ok(Fate::NotTried) } else { delete(repo, &id) };
                 let mut outcome = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 match fate {
                     Ok(Fate::Deleted) => {
@@ -215,6 +220,17 @@ impl Plan {
                             "point-held",
                             id.to_string(),
                             format!("it was held while this went on ({hold}) and stays"),
+                        ));
+                    }
+                    Ok(Fate::Doubtful(hold)) => {
+                        outcome.done.left.push(id);
+                        outcome.findings.push(Finding::error(
+                            "point-held-late",
+                            id.to_string(),
+                            format!(
+                                "it was held while this went on ({hold}) and was put back, but more than an hour after it was deleted, and a collection has come by: look at it now, `holdfast repo check --point {}`",
+                                id.short()
+                            ),
                         ));
                     }
                     Ok(Fate::NotTried) => outcome.done.left.push(id),
@@ -290,14 +306,32 @@ fn look_for_locks(repo: &Repository, decisions: &mut [Decision]) -> Result<(), E
     Ok(())
 }
 
-enum Fate {
+fn delete(repo: &Repository, id: &CommitId) -> Result<Fate, Error> {
+    delete_one(
+        repo,
+        id,
+        #[cfg(test)]
+        Sabotage::None,
+    )
+}
+
+/// What became of one.
+#[derive(Debug)]
+pub(crate) enum Fate {
     Deleted,
     Gone,
     Held(Hold),
+    /// Held, and put back so late that a collection may have been at work on what it needs.
+    Doubtful(Hold),
     NotTried,
 }
 
-fn delete_one(repo: &Repository, id: &CommitId) -> Result<Fate, Error> {
+/// Deletes one, unless it is held.
+pub(crate) fn delete_one(
+    repo: &Repository,
+    id: &CommitId,
+    #[cfg(test)] sabotage: Sabotage,
+) -> Result<Fate, Error> {
     let active = |holds: &[Hold]| holds.iter().find(|hold| hold.is_active(repo.env().now())).cloned();
     if let Some(hold) = active(&repo.holds_of(id)?.done) {
         return Ok(Fate::Held(hold));
@@ -308,17 +342,32 @@ fn delete_one(repo: &Repository, id: &CommitId) -> Result<Fate, Error> {
         Err(StoreError::NotFound { .. }) => return Ok(Fate::Gone),
         Err(error) => return Err(error.into()),
     };
-    repo.store().delete(&id.key())?;
+    // Said before it is gone: a collection that does not find it sees this, or it is back, or nobody held it.
+    let said = lease::put_deletion(repo, id)?;
+    #[cfg(test)]
+    if sabotage == Sabotage::DeleterSaysNothing {
+        repo.store().delete(&said)?;
+    }
+    let deleted = repo.store().delete(&id.key());
+    // Also if that failed: a deletion without an answer may have happened.
     let holds = repo.holds_of(id);
-    match holds.as_ref().map(|holds| active(&holds.done)) {
-        Ok(None) => {}
-        // Not knowing is answered like a hold.
-        Ok(Some(_)) | Err(_) => repo.put_content(&id.key(), bytes)?,
+    let held = holds.as_ref().map(|holds| active(&holds.done));
+    let mut in_time = true;
+    // Not knowing is answered like a hold.
+    if !matches!(held, Ok(None)) {
+        repo.put_content(&id.key(), bytes)?;
+        // A collection that came by an hour later has taken the deleter for dead, and removed what he said.
+        in_time = !matches!(repo.store().size(&said), Err(StoreError::NotFound { .. }));
+    }
+    // If it stays, a collection removes it after an hour.
+    if let Err(error) = repo.store().delete(&said) {
+        tracing::debug!("{said} stays: {error}");
     }
     let holds = holds?.done;
     if let Some(hold) = active(&holds) {
-        return Ok(Fate::Held(hold));
+        return Ok(if in_time { Fate::Held(hold) } else { Fate::Doubtful(hold) });
     }
+    deleted?;
     // Ended holds of what is gone would be litter. Only tidiness: that they stay is no failure.
     for hold in holds {
         if let Err(error) = repo.release_hold(&hold) {

@@ -33,10 +33,10 @@ use serde::Serialize;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::hold;
-use crate::id::PackId;
+use crate::id::{CommitId, PackId};
 #[cfg(test)]
 use crate::lease::Sabotage;
-use crate::lease::{self, Notes};
+use crate::lease::{self, LEASE, Notes};
 use crate::monitor::{Finding, Progress, Severity};
 use crate::object::Capability;
 use crate::repo::Repository;
@@ -375,8 +375,16 @@ impl Run<'_> {
                     self.done.findings.extend(blocked.iter().map(block));
                     return Ok(());
                 }
-                let carry = view.carry();
                 rounds += 1;
+                let unsettled = self.unsettled(&view)?;
+                if !unsettled.is_empty() {
+                    if rounds > ROUNDS_MAX {
+                        self.done.findings.extend(unsettled);
+                        return Ok(());
+                    }
+                    continue;
+                }
+                let carry = view.carry();
                 if carry.is_empty() || self.options.repack_percent == 0 || rounds > ROUNDS_MAX {
                     break;
                 }
@@ -402,6 +410,44 @@ impl Run<'_> {
         )?;
         self.delete_packs(&view, &gone)?;
         self.tidy(&view, &gone, &mark)
+    }
+
+    /// Points that this view does not show and that may be there again (R3): held ones that are not there, and those
+    /// that somebody is deleting, who may still find a hold and put them back. To be asked after the commits of the view
+    /// were listed, what is being deleted first: who has put a point back ends its deletion, and then the hold shows.
+    fn unsettled(&mut self, view: &View) -> Result<Vec<Finding>, Error> {
+        let absent = |id: &CommitId| view.commits.binary_search(id).is_err() && !view.voided.contains(id);
+        let mut findings = Vec::new();
+        let leaving: Vec<_> = view.notes.deletions.iter().filter(|(id, _)| absent(id)).collect();
+        #[cfg(test)]
+        let leaving = match self.options.sabotage {
+            Sabotage::CollectorIgnoresDeletions => Vec::new(),
+            _ => leaving,
+        };
+        let now = if leaving.is_empty() { Timestamp::MIN } else { lease::store_now(self.repo)? };
+        for (commit, object) in leaving {
+            let over = object.modified.saturating_add(LEASE.as_nanos() as i64) <= now;
+            // Whoever began it an hour ago is dead. Removed before anything is done: should he come back, he sees that.
+            if over && !delete(self.repo, &object.key, &mut self.done)? {
+                // In a bucket that keeps everything.
+                continue;
+            }
+            self.done.notes_deleted += u64::from(over);
+            findings.push(Finding::note(
+                "deletion-under-way",
+                commit.key(),
+                "somebody is deleting this recovery point and may still have to put it back, because it is held; what is sentenced goes with the next collection",
+            ));
+        }
+        #[cfg(test)]
+        if self.options.sabotage == Sabotage::CollectorIgnoresHolds {
+            return Ok(findings);
+        }
+        let now = self.repo.env().now();
+        let holds = self.repo.holds()?.done;
+        findings
+            .extend(hold::missing(holds.iter().filter(|hold| hold.is_active(now) && absent(&hold.commit))));
+        Ok(findings)
     }
 
     fn copy_out(&mut self, view: &View, packs: &[PackId]) -> Result<Vec<PackId>, Error> {

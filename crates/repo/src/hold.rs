@@ -265,18 +265,26 @@ impl Repository {
 
 /// [`Repository::holds_without_commit`] as findings, each once for its commit.
 pub(crate) fn held_and_gone(repo: &Repository) -> Result<Vec<Finding>, Error> {
-    let mut holds = repo.holds_without_commit()?;
-    holds.dedup_by_key(|hold| hold.commit);
-    let finding = |hold: &Hold| {
-        Finding::error(
+    Ok(missing(repo.holds_without_commit()?.iter()))
+}
+
+/// What is to be said of these holds (by commit): what they hold is not there.
+pub(crate) fn missing<'h>(holds: impl Iterator<Item = &'h Hold>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for hold in holds {
+        let key = hold.commit.key();
+        if findings.last().is_some_and(|last| last.what == key) {
+            continue;
+        }
+        findings.push(Finding::error(
             "held-point-missing",
-            hold.commit.key(),
+            key,
             format!(
                 "it was deleted while held ({hold}); bring it back (`holdfast repo undelete`, or from a copy), or release the hold; until then nothing is collected, because what is left of it could go"
             ),
-        )
-    };
-    Ok(holds.iter().map(finding).collect())
+        ));
+    }
+    findings
 }
 
 #[cfg(test)]

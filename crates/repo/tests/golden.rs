@@ -288,6 +288,8 @@ fn write_the_golden_repository_of_all_kinds() {
     {
         bucket.put(key, Bytes::new()).unwrap();
     }
+    // The same of a deletion: laid beside the others when this kind came.
+    bucket.put(&format!("gc/deletion-{}-0001020304050607", points[0]), Bytes::new()).unwrap();
     let budget = Some(Budget::Share(0.3));
     repo::check::check(&repo, &CheckOptions { budget, threads: 1, ..CheckOptions::default() }, &()).unwrap();
     env.advance(20 * DAY);

@@ -68,11 +68,12 @@ fn a_plan_deletes_exactly_what_it_says_and_commit_objects_only() {
     let outcome = execute(&repo, plan);
     assert_eq!((outcome.done.deleted.len(), outcome.findings.len()), (2, 0));
     assert_eq!(there(&repo), [a[2], a[3], b[0], b[1], b[2], new[0]].into());
-    // And what says that their writers are at work, which they no longer are.
     let deletions: BTreeSet<String> =
-        store.calls(Verb::Delete).into_iter().filter(|key| !key.starts_with("leases/")).collect();
+        store.calls(Verb::Delete).into_iter().filter(|key| key.starts_with("commits/")).collect();
     assert_eq!(deletions, planned.iter().map(CommitId::key).collect());
-    assert_eq!(store.count(Verb::Put, ""), 0);
+    // That they are being deleted is said, and taken back.
+    assert_eq!((store.count(Verb::Put, ""), store.count(Verb::Put, "gc/deletion-")), (2, 2));
+    assert_eq!((store.count(Verb::Delete, ""), store.count(Verb::Delete, "gc/deletion-")), (4, 2));
     // The same policy again: only the point that is now one too many.
     let again = by_policy(&repo, &last(2));
     assert_eq!(again.drops().map(|point| point.id).collect::<Vec<_>>(), [a[2]]);
@@ -325,8 +326,8 @@ fn a_deletion_killed_at_any_change_takes_nothing_that_was_to_stay() {
     env.advance(2);
     let stay: BTreeSet<CommitId> = [a[1], a[4], a[5]].into();
     let objects = store.inner().snapshot();
-    // Three commits and an ended hold.
-    for die in 0..4 {
+    // Three commits, what is said of each and taken back, and an ended hold.
+    for die in 0..10 {
         for landed in [false, true] {
             let left = MemStore::from_snapshot(objects.clone());
             let faults = Faults { die_after_changes: Some(die), die_landed: landed, ..Faults::default() };

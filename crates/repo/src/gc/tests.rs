@@ -1,5 +1,8 @@
 //! Collection by itself: what goes, what stays, what is waited for, what stops it.
 
+#[cfg(test)]
+mod races;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +29,11 @@ struct World {
 }
 
 fn world() -> World {
-    let env = Env::fixed(1_700_000_000_000_000_000, 1);
+    world_of(1)
+}
+
+fn world_of(seed: u64) -> World {
+    let env = Env::fixed(1_700_000_000_000_000_000, seed);
     let store = MemStore::with_env(env.clone());
     let options = InitOptions {
         kdf: Kdf::cheap(),
@@ -205,9 +212,9 @@ fn r3_a_writer_whose_lease_ran_out_is_refused_and_its_commit_does_not_count() {
                 let entry = world.add(&writer, &noise(3, 2_000_000));
                 // All that is on its way has arrived: an upload after the clock has moved would renew the lease.
                 let mut before = writer.counts();
-                while before.packs == 0 || before != writer.counts() {
+                while before.bytes_read < 2_000_000 || before.packs == 0 || before != writer.counts() {
                     before = writer.counts();
-                    std::thread::sleep(Duration::from_millis(200));
+                    std::thread::sleep(Duration::from_millis(500));
                 }
                 entry
             }
@@ -572,6 +579,31 @@ fn a_run_that_has_nothing_to_do_writes_nothing_even_if_the_store_lets_go_of_noth
         let done = gc();
         assert_eq!((done.segments_written, keys()), (0, before.clone()), "{done:?}");
     }
+    // Segments that are locked name packs that are gone, and that is no damage and no news to a backup.
+    let told = |repo: &Repository| {
+        let report = check(repo, &CheckOptions { read_data: true, ..Default::default() }, &()).unwrap();
+        let gone: Vec<_> = report.findings.iter().filter(|one| one.code == "pack-missing").cloned().collect();
+        (report.is_damaged(), gone.len(), gone.iter().map(|one| one.severity).max(), report.points.len())
+    };
+    assert_eq!(told(&repo), (false, 2, Some(Severity::Note), 0));
+    let findings = repo.writer(WriterOptions::default()).unwrap().findings().to_vec();
+    assert_eq!(
+        findings.iter().map(|one| (one.severity, one.code)).collect::<Vec<_>>(),
+        [(Severity::Note, "packs-gone")]
+    );
+    // Who cannot follow the points says so much, and no more.
+    repo.add_key(&Passphrase::new("list"), Capability::List, "", Kdf::cheap()).unwrap();
+    let list = Repository::open(store.clone(), &Passphrase::new("list"), &env).unwrap();
+    assert_eq!(told(&list), (false, 2, Some(Severity::Warning), 0));
+    // One that a point needs is missed as ever, and so is whatever else is gone while that point cannot be followed.
+    let reader = repo.reader(ReaderOptions::default()).unwrap();
+    let root = reader.manifest(&ids[5]).unwrap()[0].root;
+    let number = reader.index().pack_with(&root.id).unwrap().unwrap();
+    let needed = reader.index().pack(number).unwrap().0;
+    env.advance(100 * 24 * HOUR);
+    store.delete(&needed.key()).unwrap();
+    let (damaged, gone, severity, points) = told(&repo);
+    assert_eq!((damaged, gone, severity, points), (true, 3, Some(Severity::Error), 1));
 }
 
 /// Notes of checks, and what a probe of the store was killed over.

@@ -42,7 +42,9 @@ impl Run<'_> {
                 .leases()?;
         // A run that has nothing to do puts nothing: what says itself that it is over needs no clock.
         let asks_the_time = leases.values().any(|lease| lease.ends > Timestamp::MIN)
-            || !(view.notes.voids.is_empty() && view.notes.clocks.is_empty());
+            || !(view.notes.voids.is_empty()
+                && view.notes.clocks.is_empty()
+                && view.notes.deletions.is_empty());
         let now = if asks_the_time { lease::store_now(self.repo)? } else { Timestamp::MIN };
         self.tidy_verdicts(view)?;
         let latest = view.latest(self.repo.env().now());
@@ -70,7 +72,8 @@ impl Run<'_> {
                 }
             }
         }
-        for clock in &view.notes.clocks {
+        let deletions = view.notes.deletions.iter().map(|(_, object)| object);
+        for clock in view.notes.clocks.iter().chain(deletions) {
             if clock.modified.saturating_add(LEASE.as_nanos() as i64) < now {
                 self.delete_note(&clock.key)?;
             }

@@ -1,11 +1,11 @@
 //! The world of a simulated history: its store, its clock, its dice, and who has the turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::id::{COMMITS, CommitId, INDEX, PACKS};
+use crate::id::{COMMITS, CommitId, HOLDS, INDEX, PACKS};
 use crate::lease::LEASES;
 use crate::store::{Object, Put, Store, StoreError};
 
@@ -55,6 +55,10 @@ pub(super) enum Clock {
 pub(super) enum Role {
     Writer,
     Collector,
+    /// Deletes a recovery point.
+    Deleter,
+    /// Places a hold on one.
+    Holder,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +112,23 @@ pub(super) struct Acknowledged {
     pub(super) blocks: Vec<u64>,
 }
 
+/// People who hold and delete points, and what must be true of these.
+#[derive(Default)]
+pub(super) struct People {
+    /// Somebody is deleting these, or did; nobody counts on them unless they are held.
+    pub(super) leaving: Vec<Acknowledged>,
+    /// Somebody is about to hold these.
+    pub(super) wanted: HashSet<CommitId>,
+    /// Somebody was told that these are held.
+    pub(super) held: Vec<Acknowledged>,
+    /// Of which somebody died while he deleted them, or got no answer: a held one is brought back from a copy.
+    pub(super) in_doubt: HashSet<CommitId>,
+    /// Every commit there ever was.
+    pub(super) copies: HashMap<String, Bytes>,
+    /// How many came because there was something to delete or to hold.
+    pub(super) came: usize,
+}
+
 /// Everything there is, under one lock.
 pub(super) struct World {
     pub(super) objects: BTreeMap<String, (Bytes, i64)>,
@@ -133,6 +154,8 @@ pub(super) struct World {
     /// How many were acknowledged.
     pub(super) told_points: u64,
     pub(super) wrong: Vec<String>,
+    /// In some histories.
+    pub(super) people: Option<People>,
 }
 
 pub(super) struct Sim {
@@ -151,6 +174,11 @@ impl World {
     fn delete_one(&mut self) {
         if !self.acknowledged.is_empty() {
             let at = self.dice.below(self.acknowledged.len() as u64) as usize;
+            let chosen = self.acknowledged[at].commit;
+            if self.people.as_ref().is_some_and(|people| people.wanted.contains(&chosen)) {
+                // It is deleted as the command does it, or not at all.
+                return;
+            }
             let gone = self.acknowledged.swap_remove(at);
             if self.told {
                 println!("{:5} somebody deletes {}", self.step, gone.commit);
@@ -165,6 +193,9 @@ impl World {
         }
         let stamp = self.now - self.dice.below(STAMP_SECONDS) as i64 * SECOND;
         self.objects.insert(key.to_owned(), (Bytes::copy_from_slice(bytes), stamp));
+        if let Some(people) = self.people.as_mut().filter(|_| key.starts_with(COMMITS)) {
+            people.copies.insert(key.to_owned(), Bytes::copy_from_slice(bytes));
+        }
         Put::Created
     }
 
@@ -245,8 +276,76 @@ impl World {
         }
     }
 
+    /// Somebody removes the last verdict by hand, which has closed the others; no collection is running.
+    fn delete_verdict(&mut self) {
+        let runs = |actor: &Actor| actor.role == Role::Collector && actor.state != State::Ended;
+        if self.actors.iter().any(runs) {
+            return;
+        }
+        let last = self.objects.range("gc/verdict-".to_owned().."gc/verdict-~".to_owned()).next_back();
+        if let Some(key) = last.filter(|(_, (bytes, _))| bytes.len() < 88).map(|(key, _)| key.clone()) {
+            if self.told {
+                println!("{:5} somebody deletes {key}", self.step);
+            }
+            self.objects.remove(&key);
+        }
+    }
+
+    /// Where holds and deletions are, the moments are others.
+    fn maybe_sleep_among_people(&mut self, at: usize, verb: &'static str, key: &str) {
+        let (role, last) = (self.actors[at].role, self.actors[at].verb);
+        let chance = match (role, verb, last) {
+            (Role::Deleter, "delete", _) if key.starts_with(COMMITS) => 60,
+            (Role::Deleter, "list", "delete") if key.starts_with(HOLDS) => 60,
+            (Role::Deleter, "delete", _) => 20,
+            (Role::Holder, "put", _) => 60,
+            (Role::Holder, "size", "put") => 60,
+            (Role::Collector, "list", "list") if key == "gc/" => 15,
+            _ => 0,
+        };
+        if chance == 0 || !self.dice.hit(chance) {
+            return;
+        }
+        let steps = 20 + self.dice.below(200);
+        self.actors[at].asleep_until = self.step + steps;
+        let came = self.people.as_ref().map_or(0, |people| people.came);
+        match (role, verb) {
+            // Who holds it has seen it by then.
+            (Role::Deleter, "delete") if key.starts_with(COMMITS) && came < 8 => {
+                self.come(Role::Holder);
+            }
+            (Role::Deleter, "list") if self.guests < GUESTS_MAX => {
+                self.guests += 1;
+                let first = self.actors.len();
+                self.to_come.push(Role::Collector);
+                self.actors[at].asleep_for = vec![first];
+                self.actors[at].asleep_until = self.step + 2_000;
+            }
+            // Until whoever is deleting is through.
+            (Role::Holder, "size") => {
+                let deleting = |at: &usize| {
+                    self.actors[*at].role == Role::Deleter && self.actors[*at].state != State::Ended
+                };
+                self.actors[at].asleep_for = (0..self.actors.len()).filter(deleting).collect();
+                self.actors[at].asleep_until = self.step + 2_000;
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody comes.
+    pub(super) fn come(&mut self, role: Role) {
+        if let Some(people) = self.people.as_mut().filter(|people| people.came < 12) {
+            people.came += 1;
+            self.to_come.push(role);
+        }
+    }
+
     /// Who is about to do something that others should come in between of goes to sleep.
     fn maybe_sleep(&mut self, at: usize, verb: &'static str, key: &str) {
+        if self.people.is_some() {
+            self.maybe_sleep_among_people(at, verb, key);
+        }
         let actor = &self.actors[at];
         let (role, last) = (actor.role, actor.verb);
         let chance = match (role, verb, last) {
@@ -286,6 +385,9 @@ impl World {
             return;
         }
         self.delete_one();
+        if self.people.is_some() && self.dice.hit(50) {
+            self.delete_verdict();
+        }
         if self.clock != Clock::Steady {
             self.now += (LEASE_SECONDS + 60) * SECOND;
         }
@@ -365,7 +467,14 @@ impl Hand {
             3..6 if changes => Fate::Last,
             6..9 if world.faults && changes => Fate::Lost,
             9..12 if world.faults && changes => Fate::Unanswered,
-            12..20 if world.faults && changes => Fate::Late,
+            // A deletion that comes late takes a held point with it, and nobody can help it.
+            12..20
+                if world.faults
+                    && changes
+                    && !(world.people.is_some() && key.starts_with(COMMITS) && verb == "delete") =>
+            {
+                Fate::Late
+            }
             6..8 if world.faults && !self.retries => return Err(unanswered(key)),
             _ => Fate::Fine,
         };

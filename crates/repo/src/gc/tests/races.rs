@@ -1,0 +1,316 @@
+//! Races told step by step: what the simulated histories meet by chance, or never, happens here at the very moment.
+//! Each story is told twice: with a step of the protocol left out it ends in a loss, so it is the right story; and as it
+//! is, nothing is lost.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::delete::{Fate, delete_one};
+use crate::lease::Sabotage;
+use crate::store::{Object, Put};
+
+/// What happens right before a call, the first of its kind after the one before it in the list.
+struct Moment {
+    verb: &'static str,
+    prefix: &'static str,
+    event: Box<dyn FnOnce() + Send>,
+}
+
+fn before(verb: &'static str, prefix: &'static str, event: impl FnOnce() + Send + 'static) -> Moment {
+    Moment { verb, prefix, event: Box::new(event) }
+}
+
+/// A store at which things happen at given moments.
+struct Timed {
+    inner: MemStore,
+    moments: Mutex<VecDeque<Moment>>,
+}
+
+impl std::fmt::Debug for Timed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Timed, {} moments to come", self.moments.lock().unwrap().len())
+    }
+}
+
+impl Timed {
+    fn at(&self, verb: &str, key: &str) {
+        let due = {
+            let mut moments = self.moments.lock().unwrap();
+            let due = moments.front().is_some_and(|next| next.verb == verb && key.starts_with(next.prefix));
+            if due { moments.pop_front() } else { None }
+        };
+        if let Some(moment) = due {
+            (moment.event)();
+        }
+    }
+}
+
+impl Store for Timed {
+    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
+        self.at("put", key);
+        self.inner.put(key, bytes)
+    }
+    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.inner.get(key)
+    }
+    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.inner.get_range(key, offset, len)
+    }
+    fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.inner.size(key)
+    }
+    fn list(
+        &self,
+        prefix: &str,
+        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.at("list", prefix);
+        self.inner.list(prefix, each)
+    }
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.at("delete", key);
+        self.inner.delete(key)
+    }
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+}
+
+impl World {
+    /// The repository of somebody to whom things happen.
+    fn timed(&self, moments: impl Into<VecDeque<Moment>>) -> (Repository, Arc<Timed>) {
+        let timed = Timed { inner: self.store.clone(), moments: Mutex::new(moments.into()) };
+        let timed = Arc::new(timed);
+        (self.repo.elsewhere(timed.clone(), &self.env).unwrap(), timed)
+    }
+
+    /// Whether this point can be read.
+    fn is_lost(&self, commit: &CommitId, content: &[u8]) -> bool {
+        let reader = self.repo.reader(ReaderOptions::default()).unwrap();
+        let read = reader.manifest(commit).and_then(|manifest| reader.bytes(&manifest[0].root, 1 << 30));
+        read.map_or(true, |read| read != content)
+    }
+}
+
+fn all_at_once(sabotage: Sabotage) -> GcOptions {
+    GcOptions { repack_percent: 0, sabotage, ..options(0) }
+}
+
+fn run(repo: &Repository, options: GcOptions) -> Collected {
+    plan(repo, options, &()).unwrap().execute(&()).unwrap()
+}
+
+/// A hold is placed while its point is deleted, and between the two a collection that saw neither is about to delete
+/// what the point needs.
+#[test]
+fn r3_a_point_that_is_held_while_it_is_deleted_keeps_what_it_needs() {
+    for sabotage in [Sabotage::DeleterSaysNothing, Sabotage::CollectorIgnoresDeletions, Sabotage::None] {
+        let world = world();
+        let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+        let (point, other) = (world.commit(&a), world.commit(&b));
+        // Its bytes, to be put at the moment.
+        let placed = world.repo.add_hold(&point.id, "an audit", "me", None).unwrap();
+        let hold_key = placed.id.key(&point.id);
+        let hold_bytes = world.store.get(&hold_key).unwrap();
+        world.store.delete(&hold_key).unwrap();
+        let hold = {
+            let store = world.store.clone();
+            move || _ = store.put(&hold_key, hold_bytes.clone()).unwrap()
+        };
+        let (of_deleter, of_collector) = match sabotage {
+            Sabotage::DeleterSaysNothing => (sabotage, Sabotage::None),
+            other => (Sabotage::None, other),
+        };
+        // The collection has looked for holds, and goes on to what it deletes; or it stops before.
+        let (collector, _) = world.timed([before("put", "index/", hold.clone())]);
+        let (deleter, told) = world.timed([
+            before("delete", "commits/", || {}),
+            before("list", "holds/", move || {
+                run(&collector, all_at_once(of_collector));
+                hold();
+            }),
+        ]);
+        let fate = delete_one(&deleter, &point.id, of_deleter).unwrap();
+        assert!(matches!(fate, Fate::Held(_) | Fate::Doubtful(_)), "{fate:?}");
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert!(world.store.get(&point.id.key()).is_ok(), "it is back, and whoever held it is told so");
+        assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
+        if sabotage == Sabotage::None {
+            // And what was sentenced meanwhile is copied out, now that it is needed.
+            run(&world.repo, options(0));
+            run(&world.repo, options(0));
+            world.whole(&[(&point, &a), (&other, &b)]);
+            assert_eq!(world.count("gc/deletion-"), 0);
+        }
+    }
+}
+
+/// The collection saw the point gone, then its deleter put it back and was through before the collection looked whether
+/// any point is being deleted: then the hold shows.
+#[test]
+fn r3_a_held_point_that_came_back_unseen_keeps_what_it_needs() {
+    for sabotage in [Sabotage::CollectorIgnoresHolds, Sabotage::None] {
+        let world = world();
+        let a = noise(1, 50_000);
+        let point = world.commit(&a);
+        let (key, bytes) = (point.id.key(), world.store.get(&point.id.key()).unwrap());
+        let repo = world.repo.clone();
+        let store = world.store.clone();
+        let id = point.id;
+        world.delete(&point);
+        let (collector, told) = world.timed([
+            before("put", "gc/verdict-", || {}),
+            before("list", "commits/", || {}),
+            // Listed after the commits.
+            before("list", "gc/", move || {
+                store.put(&key, bytes).unwrap();
+                repo.add_hold(&id, "an audit", "me", None).unwrap();
+            }),
+        ]);
+        run(&collector, all_at_once(sabotage));
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
+    }
+}
+
+/// Whoever deleted it died in between: a collection waits an hour for him, and no longer.
+#[test]
+fn a_deletion_that_was_killed_holds_collections_up_for_an_hour() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let (point, other) = (world.commit(&a), world.commit(&b));
+    crate::lease::put_deletion(&world.repo, &point.id).unwrap();
+    world.delete(&point);
+    let waits = world.gc(options(0));
+    assert_eq!((waits.packs_sentenced, waits.packs_deleted), (2, 0));
+    assert_eq!(waits.findings.iter().map(|one| one.code).collect::<Vec<_>>(), ["deletion-under-way"]);
+    world.env.advance(HOUR);
+    let done = world.gc(options(0));
+    assert_eq!((done.packs_deleted, done.findings.as_slice()), (2, &[][..]));
+    world.gc(options(0));
+    assert_eq!((world.count("gc/"), world.count(PACKS)), (1, 2));
+    world.whole(&[(&other, &b)]);
+}
+
+/// Somebody deletes the last verdict by hand while a backup runs whose lease ran out, and its number is given to another
+/// one, between the backup's commit and its second look.
+#[test]
+fn r3_a_verdict_whose_number_came_again_is_seen() {
+    for sabotage in [Sabotage::WriterGoesByNumbers, Sabotage::None] {
+        let world = world();
+        let (a, b, c) = (noise(1, 50_000), noise(2, 50_000), noise(3, 50_000));
+        let (first, gone) = (world.commit(&a), world.commit(&b));
+        world.delete(&gone);
+        assert_eq!(world.gc(options(0)).packs_deleted, 2);
+        assert_eq!(world.count("gc/verdict-"), 1, "the closing one");
+        let (store, env, other) = (world.store.clone(), world.env.clone(), world.repo.clone());
+        let (repo, told) = world.timed([before("put", "commits/", move || {
+            store.delete(&first.id.key()).unwrap();
+            let verdicts = list_all(&store, "gc/verdict-").unwrap();
+            store.delete(&verdicts[0].key).unwrap();
+            env.advance(2 * HOUR);
+            assert_eq!(run(&other, options(0)).packs_deleted, 2);
+            let again = list_all(&store, "gc/verdict-").unwrap();
+            assert_eq!(again[0].key, verdicts[0].key, "the number came again");
+        })]);
+        let writer = repo
+            .writer(WriterOptions { threads: 1, uploads: 1, sabotage, ..WriterOptions::default() })
+            .unwrap();
+        let entry = world.add(&writer, &a);
+        let committed = world.finish(writer, entry);
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        match (sabotage, committed) {
+            (Sabotage::None, Err(Error::Collected { .. } | Error::Missing { .. })) => {
+                assert!(world.repo.commits().unwrap().done.is_empty(), "it does not count");
+                let again = world.commit(&c);
+                world.whole(&[(&again, &c)]);
+            }
+            (Sabotage::WriterGoesByNumbers, Ok(commit)) => assert!(world.is_lost(&commit.id, &a)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A collector slept between looking for the highest number and putting its verdict; others used the number, closed and
+/// removed it. A third one does not see the verdict below the closing one, and counts on a pack that is in it.
+#[test]
+fn r3_a_verdict_under_a_number_that_others_have_closed_is_put_again_above() {
+    for sabotage in [Sabotage::CollectorSpeaksTooLow, Sabotage::None] {
+        let (world, both) = (2..40)
+            .map(|seed| (world_of(seed), noise(1, 300)))
+            .find_map(|(world, shared)| too_low(world, shared, sabotage))
+            .expect("one of two packs has the smaller name half of the time");
+        let (point, content) = both;
+        assert_eq!(world.is_lost(&point.id, &content), sabotage != Sabotage::None, "{sabotage:?}");
+    }
+}
+
+/// The story; `None` if the names of the packs do not serve it.
+fn too_low(world: World, shared: Vec<u8>, sabotage: Sabotage) -> Option<(World, (CommitInfo, Vec<u8>))> {
+    let extra = noise(2, 300);
+    let data_pack = |before: &[String]| -> String {
+        let new = list_all(&world.store, PACKS).unwrap().into_iter();
+        let new = new.filter(|pack| !before.contains(&pack.key));
+        // The other one is of the manifest.
+        new.max_by_key(|pack| (world.is_data(&pack.key), pack.size)).unwrap().key
+    };
+    let there = || -> Vec<String> {
+        list_all(&world.store, PACKS).unwrap().into_iter().map(|pack| pack.key).collect()
+    };
+    // Something that is marked for long.
+    let refuse = world.commit(&noise(9, 300));
+    world.delete(&refuse);
+    assert_eq!(world.gc(options(1)).packs_marked, 2);
+    // What is shared lies in two packs: two writers at once.
+    let (one, two) = (world.writer(), world.writer());
+    let before_one = there();
+    let entry = world.add(&one, &shared);
+    let one = world.finish(one, entry).unwrap();
+    let p = data_pack(&before_one);
+    let before_two = there();
+    let entry = world.add(&two, &shared);
+    world.add(&two, &extra);
+    let two = world.finish(two, entry).unwrap();
+    let q = data_pack(&before_two);
+    if p > q {
+        return None;
+    }
+    // Both packs are marked while nobody needs them, and then they are needed again by who began before.
+    world.env.advance(1);
+    let (needs_shared, needs_extra) = (world.writer(), world.writer());
+    world.delete(&one);
+    world.delete(&two);
+    world.env.advance(HOUR / 2);
+    assert_eq!(world.gc(options(1)).packs_marked, 4);
+    let entry = world.add(&needs_shared, &shared);
+    let point = world.finish(needs_shared, entry).unwrap();
+    let entry = world.add(&needs_extra, &extra);
+    let passing = world.finish(needs_extra, entry).unwrap();
+    world.env.advance(HOUR / 2 + HOUR / 60);
+
+    let (second, third, store) = (world.repo.clone(), world.repo.clone(), world.store.clone());
+    let (first, told) = world.timed([
+        before("put", "gc/verdict-", move || {
+            // Only the old mark is ripe to this one; it uses the number, and closes it.
+            assert_eq!(run(&second, GcOptions { repack_percent: 0, ..options(1) }).packs_deleted, 2);
+        }),
+        before("delete", "index/", move || {
+            // The first one is about to delete P, because what it shares with Q lies in Q, which is needed for more.
+            store.delete(&passing.id.key()).unwrap();
+            run(&third, all_at_once(Sabotage::None));
+        }),
+    ]);
+    run(&first, all_at_once(sabotage));
+    assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+    Some((world, (point, shared)))
+}
+
+impl World {
+    /// Whether this is a pack of content.
+    fn is_data(&self, key: &str) -> bool {
+        let id = PackId::from_key(key).unwrap();
+        self.repo.read_pack(&id).unwrap().lane == Lane::Data
+    }
+}

@@ -1,0 +1,81 @@
+//! Steps of the protocol that a test leaves out, to see that the histories notice.
+
+/// What a test breaks to see that the histories notice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    #[default]
+    None,
+    /// A writer does not look for verdicts after its commit (nor before).
+    WriterLooksNot,
+    /// A writer does not heed the open verdicts when it begins.
+    WriterIgnoresVerdicts,
+    /// A writer does not mind gaps in the numbers.
+    WriterIgnoresGaps,
+    /// A writer does not heed marks.
+    WriterIgnoresMarks,
+    /// A writer tells verdicts by their numbers, which come again if somebody deletes one by hand.
+    WriterGoesByNumbers,
+    /// A collector does not list commits again after its verdict.
+    CollectorListsNot,
+    /// A collector does not mind the verdicts of others.
+    CollectorIgnoresOthers,
+    /// A collector deletes a sentenced pack because what is needed of it lies in another sentenced pack, too.
+    CollectorCountsOnTheSentenced,
+    /// A collector gives no verdict before it deletes.
+    CollectorGivesNoVerdict,
+    /// A collector does not wait for leases.
+    CollectorIgnoresLeases,
+    /// A collector does not mind that others have closed the number it takes.
+    CollectorSpeaksTooLow,
+    /// A collector removes verdicts and leaves no closing one.
+    CollectorForgetsNumbers,
+    /// A collector does not look, after its verdict, for held points that are not there.
+    CollectorIgnoresHolds,
+    /// A collector does not mind that a point is being deleted and may come back.
+    CollectorIgnoresDeletions,
+    /// Who deletes a point does not say so before.
+    DeleterSaysNothing,
+}
+
+impl Sabotage {
+    /// All that the histories notice, and which was seen to. (Two collectors and a number that was used before:
+    /// that takes five coincidences, and is told step by step in `gc/tests/races.rs`.)
+    pub(crate) const ALL: [(Sabotage, u64); 14] = [
+        (Sabotage::WriterLooksNot, 15),
+        (Sabotage::WriterIgnoresVerdicts, 1771),
+        (Sabotage::WriterIgnoresGaps, 15),
+        (Sabotage::WriterIgnoresMarks, 244),
+        (Sabotage::CollectorListsNot, 56),
+        (Sabotage::CollectorIgnoresOthers, 85),
+        (Sabotage::CollectorCountsOnTheSentenced, 5_722),
+        (Sabotage::CollectorGivesNoVerdict, 13),
+        (Sabotage::CollectorIgnoresLeases, 49),
+        (Sabotage::CollectorForgetsNumbers, 15),
+        (Sabotage::WriterGoesByNumbers, 239),
+        (Sabotage::CollectorIgnoresHolds, 1233),
+        (Sabotage::CollectorIgnoresDeletions, 1255),
+        (Sabotage::DeleterSaysNothing, 511),
+    ];
+
+    pub(crate) fn is_of_writers(self) -> bool {
+        matches!(
+            self,
+            Sabotage::WriterLooksNot
+                | Sabotage::WriterIgnoresVerdicts
+                | Sabotage::WriterIgnoresGaps
+                | Sabotage::WriterIgnoresMarks
+                | Sabotage::WriterGoesByNumbers
+        )
+    }
+
+    /// Whether it takes people who hold and delete points, and one who deletes verdicts by hand, to notice.
+    pub(crate) fn takes_people(self) -> bool {
+        matches!(
+            self,
+            Sabotage::WriterGoesByNumbers
+                | Sabotage::CollectorIgnoresHolds
+                | Sabotage::CollectorIgnoresDeletions
+                | Sabotage::DeleterSaysNothing
+        )
+    }
+}
