@@ -3,7 +3,8 @@
 # Sourced by servers.sh, never run.
 #
 # A run with nodes has a network 10.R.0.0/16 for itself. Its hub is a network namespace with a bridge; the machine hangs on
-# it with one interface and the address 10.R.0.1, node N with 10.R.0.(10+N), and node N's pods have 10.R.N.0/24. The hub
+# it with one interface and the address 10.R.0.1, node N with 10.R.0.(10+N), and node N's pods have 10.R.N.0/24. In the
+# hub itself is the cluster's DNS, at 10.R.0.2, where it is in nobody's way. The hub
 # lives as long as one `sleep` in it: when that is killed the kernel takes the interface, the addresses and the routes away.
 #
 # A node's first process is node-init. Killing it ends kubelet, containers and mounts at once, as a power cut does.
@@ -41,10 +42,12 @@ start_hub() {
   in_hub ip link set uplink master hub
   in_hub ip link set hub up
   in_hub ip link set uplink up
+  in_hub ip addr add "$net.0.2/24" dev hub
   ip link set "hf$free" up
   ip addr add "$net.0.1/24" dev "hf$free"
   for ((n = 1; n <= nodes_max; n++)); do
     ip route add "$net.$n.0/24" via "$net.0.$((10 + n))" dev "hf$free"
+    in_hub ip route add "$net.$n.0/24" via "$net.0.$((10 + n))" dev hub
   done
   # From now on servers listen where pods reach them, and nobody asks a proxy for them.
   listen_ip=$net.0.1
@@ -64,6 +67,7 @@ start_node() { # COUNT
   for ((n = 1; n <= $1; n++)); do
     wait_for "node-$n" "the node was ready" node_ready "$n"
   done
+  alive dns || die "the DNS of the cluster has ended: $(tail -n 3 "$state/dns.log")"
   tell HOLDFAST_TEST_NODES "$1"
 }
 
@@ -73,8 +77,10 @@ boot_nodes() { # COUNT
   write_kubeconfig "$d" scheduler system:kube-scheduler >"$d/scheduler.kubeconfig"
   write_kubeconfig "$d" proxy system:kube-proxy >"$d/proxy.kubeconfig"
   make_cert "$d/pki" volumes /CN=holdfast-test-volumes extendedKeyUsage=clientAuth
+  make_cert "$d/pki" dns /CN=holdfast-test-dns extendedKeyUsage=clientAuth
   serve scheduler "$(kube_dir kube-scheduler)/kube-scheduler" --kubeconfig="$d/scheduler.kubeconfig" \
     --leader-elect=false --port=0 --secure-port=0 --profiling=false
+  serve dns nsenter --net="/proc/$(pid_of hub)/ns/net" -- /usr/bin/python3 -B "$real/dns.py" "$net.0.2" "$(<"$d/server")" "$d/pki"
   for ((n = 1; n <= $1; n++)); do
     prepare_node "$n"
     boot_node "$n"
@@ -97,7 +103,7 @@ prepare_node() { # N
   write_kubeconfig "$d" "$name" "system:node:$name" system:nodes >"$dir/kubeconfig"
   make_cert "$d/pki" "$name-serving" "/CN=$name" "extendedKeyUsage=serverAuth
 subjectAltName=IP:$ip,DNS:$name"
-  : >"$dir/resolv.conf" # there is no DNS, and a question should fail at once
+  : >"$dir/resolv.conf" # nothing but the cluster's own names is to be found
   cat >"$dir/containerd.toml" <<EOF
 version = 2
 oom_score = 0
@@ -140,6 +146,8 @@ oomScoreAdj: 0
 failSwapOn: false
 protectKernelDefaults: true
 resolvConf: $dir/resolv.conf
+clusterDNS: [$net.0.2]
+clusterDomain: cluster.local
 evictionHard: {memory.available: 1%, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}
 imageGCHighThresholdPercent: 100
 nodeStatusUpdateFrequency: 2s

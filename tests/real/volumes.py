@@ -26,10 +26,12 @@ UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "M
 
 
 class Api:
-    def __init__(self, server, pki):
+    """The API server, as the user whose certificate is USER.crt in the folder `pki`."""
+
+    def __init__(self, server, pki, user):
         self.server = server
         self.tls = ssl.create_default_context(cafile=f"{pki}/ca.crt")
-        self.tls.load_cert_chain(f"{pki}/volumes.crt", f"{pki}/volumes.key")
+        self.tls.load_cert_chain(f"{pki}/{user}.crt", f"{pki}/{user}.key")
 
     def call(self, method, path, body=None):
         request = urllib.request.Request(self.server + path, method=method, headers={"Content-Type": "application/json"},
@@ -131,7 +133,7 @@ def quantity(text):
 
 
 def main(server, pki, name, folder):
-    node = Node(Api(server, pki), name, folder)
+    node = Node(Api(server, pki, "volumes"), name, folder)
     while True:
         try:
             node.step()
