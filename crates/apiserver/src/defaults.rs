@@ -76,6 +76,7 @@ const CONSTANT: &[(&str, &str, &str)] = &[
     ("core.v1.ServiceSpec", "type", r#""ClusterIP""#),
     ("networking.v1.NetworkPolicyPort", "protocol", r#""TCP""#),
     ("rbac.v1.RoleRef", "apiGroup", r#""rbac.authorization.k8s.io""#),
+    ("admissionregistration.v1.ServiceReference", "port", "443"),
     ("scheduling.v1.PriorityClass", "preemptionPolicy", r#""PreemptLowerPriority""#),
     ("storage.v1.CSIDriverSpec", "attachRequired", "true"),
     ("storage.v1.CSIDriverSpec", "fsGroupPolicy", r#""ReadWriteOnceWithFSType""#),

@@ -182,7 +182,7 @@ pub async fn compare(
     }
     for (key, stored) in &wanted {
         let is_own = stored.role == Role::Member && Object(stored.original.clone()).controller().is_none();
-        if is_own && !known.contains(key) {
+        if is_own && !known.contains(key) && !is_of_a_set(key, &known) {
             drift.only_live.push(key.clone());
         }
     }
@@ -194,6 +194,17 @@ pub async fn compare(
     drift.changed.sort_by(|a, b| a.key.cmp(&b.key));
     drift.only_declared.sort();
     Ok(drift)
+}
+
+/// A claim that a StatefulSet made from its template, and keeps no reference to: `data-db-0` of `db`.
+fn is_of_a_set(key: &ObjectKey, known: &BTreeSet<ObjectKey>) -> bool {
+    if !key.is("", "PersistentVolumeClaim") {
+        return false;
+    }
+    let Some((front, number)) = key.name.rsplit_once('-') else { return false };
+    let is_numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let sets = known.iter().filter(|set| set.is("apps", "StatefulSet") && set.namespace == key.namespace);
+    is_numbered && sets.into_iter().any(|set| front.ends_with(&format!("-{}", set.name)))
 }
 
 /// Objects of the point that a manifest could declare.

@@ -150,6 +150,10 @@ impl<'a> Run<'a> {
             (said, Some(completed), Some(live)) if same(completed, live) => said.or(declared).cloned(),
             // An empty map or list, a field the server dropped, what another version defaults: nothing to see.
             (said, _, None) if said.is_none() => None,
+            // A template without metadata has an empty one on some servers.
+            (None, None, Some(Value::Object(live))) if live.is_empty() && self.at.ends_with("/metadata") => {
+                None
+            }
             (Some(said), None, None) => Some(said.clone()),
             (said, completed, Some(Value::Object(live)))
                 if !matches!(said, Some(v) if !v.is_object())
