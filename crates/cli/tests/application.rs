@@ -279,6 +279,12 @@ fn requests_that_do_not_fit_are_told_and_change_nothing() {
                 code: 2,
                 says: &["--hold"],
             },
+            Case {
+                name: "no Velero location",
+                args: &["import", "velero", &place.text("repo")],
+                code: 4,
+                says: &["no Velero backup", "`backups/`"],
+            },
             Case { name: "no such point", args: &["restore", "abcdef01"], code: 4, says: &["abcdef01"] },
             Case {
                 name: "no kubeconfig",

@@ -280,7 +280,14 @@ impl Writer {
 
     /// Ends the write: packs, then index, then commit (R2). On any error nothing is committed.
     pub fn commit(self, draft: CommitDraft) -> Result<CommitInfo, Error> {
-        let (manifest, time) = self.complete(draft.manifest)?;
+        self.commit_dated(draft, None)
+    }
+
+    /// The same for content that is older than its commit, such as another tool's backup: what decides about the
+    /// point by its age goes by this time. A time that is still to come is not taken.
+    pub fn commit_dated(self, draft: CommitDraft, time: Option<Timestamp>) -> Result<CommitInfo, Error> {
+        let (manifest, now) = self.complete(draft.manifest)?;
+        let time = time.map_or(now, |time| time.min(now));
         let mut figures = draft.figures;
         for (name, value) in own_figures(&self.counts()) {
             figures.entry(name.into()).or_insert(value);

@@ -14,6 +14,7 @@ pub mod export;
 pub mod gc;
 pub mod hold;
 pub mod immutable;
+pub mod import;
 pub mod key;
 pub mod mapping;
 pub mod points;
@@ -57,6 +58,9 @@ pub enum Command {
     Rehearse(rehearse::Args),
     /// Write a recovery point's objects as manifests for kubectl apply -f
     Export(export::Args),
+    /// Make recovery points of another tool's backups
+    #[command(subcommand)]
+    Import(import::Command),
     /// Serve a recovery point as a read-only Kubernetes API for kubectl
     Browse(browse::Args),
     /// Delete the recovery points that a retention policy does not keep; --plan only shows which
@@ -94,6 +98,7 @@ pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Restore(args) => restore::run(ctx, args).await,
         Command::Rehearse(args) => rehearse::run(ctx, args).await,
         Command::Export(args) => export::run(ctx, args),
+        Command::Import(command) => import::run(ctx, command).await,
         Command::Browse(args) => browse::run(ctx, args).await,
         Command::Retain(args) => retain::run(ctx, args),
         Command::Delete(args) => delete::run(ctx, args),
