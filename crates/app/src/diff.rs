@@ -13,9 +13,13 @@ use serde_json::Value;
 use crate::api::Cluster;
 use crate::compare::{Change, changes};
 use crate::error::Error;
+use crate::later::{says_nothing, without_positions};
 use crate::object::{Object, ObjectKey};
 use crate::point::{Point, Restore, Role};
-use crate::restore::{Candidate, Left, Only, Prepared, give_way, observe_candidates, pair, prepare};
+use crate::restore::{
+    Candidate, Left, Only, Prepared, definition_key, give_way, in_one_version, observe_candidates, pair,
+    prepare,
+};
 use crate::select::{Selection, select};
 use crate::transform::{LAST_APPLIED, Transform};
 
@@ -123,6 +127,12 @@ pub fn points(
     let other = prepare(&after.0.objects, &Transform::default(), &Only::default())?;
     let there: BTreeMap<ObjectKey, Candidate> =
         other.candidates.into_iter().map(|candidate| (candidate.key.clone(), candidate)).collect();
+    // Of both points, those of the second counting more: what it has now is served in its versions.
+    let stored = before.0.objects.iter().chain(&after.0.objects);
+    let definitions: BTreeMap<&ObjectKey, &Value> = stored
+        .filter(|stored| stored.key.kind == "CustomResourceDefinition")
+        .map(|stored| (&stored.key, &stored.original))
+        .collect();
     let mut sides = Sides::new(before.0, options, prepared);
     for candidate in std::mem::take(&mut sides.prepared.candidates) {
         let original = |candidate: &Candidate| {
@@ -134,7 +144,10 @@ pub fn points(
         match there.get(&candidate.key) {
             None => sides.only_before(&candidate),
             Some(there) => match original(there) {
-                Some(original) => sides.both(&candidate, &there.desired, &Object(original)),
+                Some(original) => {
+                    let definition = definitions.get(&definition_key(&candidate.resource)).copied();
+                    sides.both(&candidate, &there.desired, &Object(original), definition);
+                }
                 // A namespace that neither point holds an object of.
                 None => {
                     sides.known.insert(candidate.key.clone());
@@ -166,7 +179,7 @@ pub async fn with_cluster(point: &Point, cluster: &Cluster, options: &DiffOption
             Some(live) => {
                 let (now, wanted) = pair(&candidate.desired, &live);
                 let candidate = Candidate { desired: wanted, ..candidate };
-                sides.both(&candidate, &now, &live);
+                sides.both(&candidate, &now, &live, None);
             }
             None => sides.only_before(&candidate),
         }
@@ -255,7 +268,8 @@ impl<'a> Sides<'a> {
     }
 
     /// An object of both sides: `now` is the second side's as a restore would apply it, `raw` as it is.
-    fn both(&mut self, candidate: &Candidate, now: &Object, raw: &Object) {
+    /// `definition` is that of a custom kind.
+    fn both(&mut self, candidate: &Candidate, now: &Object, raw: &Object, definition: Option<&Value>) {
         self.known.insert(candidate.key.clone());
         let stored = candidate.stored.and_then(|index| self.point.objects.get(index));
         let original = match stored {
@@ -268,7 +282,19 @@ impl<'a> Sides<'a> {
                 .map_or_else(|_| stored.original.clone(), |done| done.value),
             None => candidate.desired.0.clone(),
         };
-        let mut found = changes(&without_record(&candidate.desired), &without_record(now));
+        let (wanted, now) = self.one_version(candidate, now, definition);
+        let gvk = now.gvk();
+        let mut found = changes(&without_record(&wanted), &without_record(&now));
+        found.retain(|change| match (&change.before, &change.after) {
+            (Some(value), None) | (None, Some(value)) => !says_nothing(&gvk, &change.at, value),
+            _ => true,
+        });
+        // What a conversion moves is neither assigned by the cluster nor a difference.
+        let (original, raw) = match in_one_version(&Object(original.clone()), raw, definition) {
+            Some((original, raw)) => (original.0, raw),
+            None => (original, raw.clone()),
+        };
+        let raw = &raw;
         found.extend(owners(&Object(original.clone()), raw));
         if self.options.status {
             let status = |value: &Value| value.get("status").cloned().unwrap_or(Value::Null);
@@ -295,6 +321,26 @@ impl<'a> Sides<'a> {
             let was = candidate.was.clone().filter(|was| *was != candidate.key);
             self.diff.changed.push(Changed { key: candidate.key.clone(), was, changes: found });
         }
+    }
+
+    /// Both sides in one version of their kind. Where there is none, they are compared as they are, and that is told.
+    fn one_version(
+        &mut self,
+        candidate: &Candidate,
+        now: &Object,
+        definition: Option<&Value>,
+    ) -> (Object, Object) {
+        in_one_version(&candidate.desired, now, definition).unwrap_or_else(|| {
+            let why = format!(
+                "it is {} on one side and {} on the other, and neither can say all that the other says: its fields are \
+                 compared as they stand",
+                candidate.desired.str("/apiVersion"),
+                now.str("/apiVersion")
+            );
+            let what = candidate.key.to_string();
+            self.diff.findings.push(Finding::warning("no-common-version", what, why));
+            (candidate.desired.clone(), now.clone())
+        })
     }
 
     fn finish(mut self) -> Diff {
@@ -367,22 +413,6 @@ fn must_change(at: &str, status_is_compared: bool) -> Option<(&'static str, Stri
         _ if is_below(at, "/status") => (!status_is_compared).then(|| ("status", "/status".into())),
         _ => Some(("assigned by the cluster", without_positions(at))),
     }
-}
-
-/// `/spec/ports[name=http]/nodePort` and `/spec/ports/0/nodePort` as `/spec/ports/*/nodePort`.
-fn without_positions(at: &str) -> String {
-    let mut out = String::new();
-    let mut rest = at;
-    while let Some(start) = rest.find("[name=") {
-        out.push_str(&rest[..start]);
-        out.push_str("/*");
-        rest = rest[start..].find(']').map_or("", |end| &rest[start + end + 1..]);
-    }
-    out.push_str(rest);
-    out.split('/')
-        .map(|step| if !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()) { "*" } else { step })
-        .collect::<Vec<_>>()
-        .join("/")
 }
 
 fn claim_key(namespace: &str, name: &str) -> ObjectKey {

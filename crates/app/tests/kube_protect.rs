@@ -2,6 +2,9 @@
 //! older kinds, what its controllers make by themselves, and its access rules.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test file: clippy knows only test functions as tests.
 
+#[path = "common/own.rs"]
+mod own;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,6 +16,7 @@ use app::object::Object;
 use app::point::Restore;
 use app::select::{Selected, Selection, select};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use own::OwnCluster;
 use serde_json::{Value, json};
 
 const TOLD: &str = "is not set: run this test with `./test real` or under `tests/real/with kube -- `";
@@ -268,40 +272,10 @@ async fn kube_who_may_not_read_secrets_gets_the_rest_and_is_told() {
     drop_namespace(&cluster, namespace).await;
 }
 
-/// A cluster of this test's own, since a broken API service stands in everybody's way.
-struct OwnCluster {
-    state: String,
-    kubeconfig: String,
-}
-
-impl OwnCluster {
-    fn up() -> OwnCluster {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/real/up");
-        let output = Command::new(script).arg("kube").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8_lossy(&output.stdout);
-        let value = |name: &str| {
-            text.lines()
-                .find_map(|l| l.strip_prefix(&format!("{name}=")))
-                .unwrap()
-                .trim_matches(['\'', '"'])
-                .to_owned()
-        };
-        OwnCluster { state: value("HOLDFAST_TEST_STATE"), kubeconfig: value("HOLDFAST_TEST_KUBECONFIG") }
-    }
-}
-
-impl Drop for OwnCluster {
-    fn drop(&mut self) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/real/down");
-        let _ = Command::new(script).arg(&self.state).output();
-    }
-}
-
 #[tokio::test]
 async fn kube_a_dead_api_service_costs_a_finding_and_not_the_backup() {
-    // The state of the shared servers must not reach ours.
-    let own = tokio::task::spawn_blocking(OwnCluster::up).await.unwrap();
+    // A broken API service stands in everybody's way.
+    let own = OwnCluster::up().await;
     let cluster = connect(&own.kubeconfig).await;
     apply(&cluster, &application("protect-broken")).await;
     let dead = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1beta1.metrics.example.com"},
@@ -322,7 +296,8 @@ async fn kube_a_dead_api_service_costs_a_finding_and_not_the_backup() {
         ["metrics.example.com/v1beta1"]
     );
     let selected = select_in(&again, "protect-broken").await;
-    assert!(selected.findings.iter().any(|f| f.code == "api-group-broken"), "{:#?}", selected.findings);
+    let told = selected.findings.iter().find(|f| f.code == "api-group-broken");
+    assert!(told.is_some_and(|f| f.severity == repo::Severity::Error), "{:#?}", selected.findings);
     assert!(
         selected.objects.len() > 8,
         "{:?}",

@@ -56,6 +56,75 @@ fn what_drifted_is_told_patched_and_gone() {
     place.run(&["diff", "latest", "--manifests", &folder, "--to", "shop=other"]).expect(2);
 }
 
+/// git in a directory, as somebody who commits there.
+fn git(folder: &str, words: &[&str]) {
+    let who = ["-c", "user.name=dev", "-c", "user.email=dev@example.com", "-c", "init.defaultBranch=main"];
+    let done = Command::new("git").args(who).args(words).current_dir(folder).output().unwrap();
+    assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn what_is_declared_is_what_was_committed_or_rendered() {
+    let cluster = Cluster::new();
+    let (place, folder) = (&cluster.place, manifests(&cluster));
+    place.run(&["backup", "shop"]).expect(0);
+    // In a directory of a repository, beside other things.
+    let top = place.text("top");
+    std::fs::create_dir_all(place.path("top/deploy/.hidden")).unwrap();
+    std::fs::write(
+        place.path("top/other.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: stranger}\n",
+    )
+    .unwrap();
+    std::fs::write(place.path("top/deploy/.hidden/x.yaml"), "nonsense: [").unwrap();
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), place.path("top/deploy").join(file.file_name())).unwrap();
+    }
+    git(&top, &["init", "--quiet"]);
+    git(&top, &["add", "--all"]);
+    git(&top, &["commit", "--quiet", "--message", "as it is"]);
+    git(&top, &["tag", "v1"]);
+    let conf = place.path("top/deploy/conf.yaml");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    std::fs::write(&conf, text.replace("\"1\"", "\"5\"")).unwrap();
+    git(&top, &["commit", "--quiet", "--all", "--message", "five"]);
+    std::fs::write(&conf, "somebody: is typing").unwrap();
+
+    let deploy = place.text("top/deploy");
+    let diff = |from: &str| place.run(&["diff", "latest", "--manifests", from]);
+    let revision = |name: &str| format!("{deploy}@{name}");
+    assert!(diff(&revision("v1")).expect(0).out.contains("0 drifted"));
+    for from in
+        [revision("HEAD"), format!("git:file://{top}//deploy"), format!("git:file://{top}//deploy@main")]
+    {
+        let five = diff(&from).expect(10);
+        assert!(five.out.contains("/data/A: \"5\" -> \"1\""), "{from}: {}", five.out);
+    }
+    assert!(diff(&format!("git:file://{top}//deploy@v1")).expect(0).out.contains("0 drifted"));
+    // The patch fits the revision it was made of.
+    let patch =
+        place.run(&["diff", "latest", "--manifests", &revision("HEAD"), "-o", "patch"]).expect(10).out;
+    std::fs::write(place.path("up.patch"), &patch).unwrap();
+    git(&top, &["checkout", "--quiet", "--", "deploy/conf.yaml"]);
+    git(&deploy, &["apply", &place.text("up.patch")]);
+    assert!(diff(&deploy).expect(0).out.contains("0 drifted"));
+
+    assert!(diff(&revision("v9")).expect(4).err.contains("v9"));
+    assert!(diff(&revision("--output=x")).expect(2).err.contains("no revision"));
+    assert!(diff(&format!("git:file://{top}-nowhere")).expect(4).err.contains("git:"));
+
+    // Rendered by another tool.
+    let stream: String = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| format!("---\n{}\n", std::fs::read_to_string(file.unwrap().path()).unwrap()))
+        .collect();
+    let piped = place.run_with(&["diff", "latest", "--manifests", "-"], &stream).expect(0);
+    assert!(piped.out.contains("0 drifted"), "{}", piped.out);
+    place.run_with(&["diff", "latest", "--manifests", "-", "-o", "patch"], &stream).expect(2);
+    place.run_with(&["diff", "latest", "--manifests", "-"], "").expect(4);
+}
+
 #[test]
 fn a_rehearsal_says_what_would_have_failed_and_writes_nothing() {
     let cluster = Cluster::new();

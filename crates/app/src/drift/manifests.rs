@@ -57,6 +57,22 @@ pub fn read(root: &Path) -> io::Result<Manifests> {
     Ok(manifests)
 }
 
+/// Is this the place of a manifest? Not in a hidden directory, and with the name of one.
+pub fn is_manifest(path: &Path) -> bool {
+    let is_hidden = path.iter().any(|part| part.to_string_lossy().starts_with('.'));
+    !is_hidden && path.extension().is_some_and(|ext| ["yaml", "yml", "json"].iter().any(|e| ext == *e))
+}
+
+/// The same of files that are in memory: a stream that was rendered, a revision of a repository.
+pub fn of_texts(texts: impl IntoIterator<Item = (PathBuf, String)>) -> Manifests {
+    let mut manifests = Manifests::default();
+    for (path, text) in texts {
+        manifests.documents(&path, &text);
+        manifests.texts.insert(path, text);
+    }
+    manifests
+}
+
 impl Manifests {
     fn unread(&mut self, file: &Path, why: impl std::fmt::Display) {
         let what = file.display().to_string();
@@ -79,11 +95,9 @@ impl Manifests {
         for (name, kind) in names {
             let path = below.join(&name);
             let is_hidden = name.to_string_lossy().starts_with('.');
-            let is_manifest =
-                path.extension().is_some_and(|ext| ["yaml", "yml", "json"].iter().any(|e| ext == *e));
             if kind.is_dir() && !is_hidden && depth < DEPTH_MAX {
                 self.folder(root, &path, depth + 1);
-            } else if kind.is_file() && is_manifest && !is_hidden {
+            } else if kind.is_file() && is_manifest(Path::new(&name)) {
                 self.file(root, path);
             }
         }

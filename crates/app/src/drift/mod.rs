@@ -21,12 +21,14 @@ use crate::api::{ApiError, Cluster};
 use crate::browse;
 use crate::clean::clean;
 use crate::error::Error;
-use crate::object::{Object, ObjectKey};
+use crate::kinds;
+use crate::object::{Gvk, Object, ObjectKey};
 use crate::point::{Point, Restore, Role, StoredObject};
-use crate::restore::{Only, prepare};
+use crate::restore::{Only, in_version, prepare};
 use crate::transform::{LAST_APPLIED, Transform};
+use crate::world::canonical;
 
-pub use manifests::{Declared, Manifests, read};
+pub use manifests::{Declared, Manifests, is_manifest, of_texts, read};
 pub use reconcile::By;
 
 /// What is compared.
@@ -76,6 +78,9 @@ pub struct Drift {
     pub only_declared: Vec<ObjectKey>,
     /// Members of the application that no manifest declares.
     pub only_live: Vec<ObjectKey>,
+    /// Objects that are declared in a version that cannot be compared with the one in the point.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_compared: Vec<ObjectKey>,
     /// How many objects are as declared.
     pub same: usize,
     /// A patch that brings the manifests up to date, for `git apply` or `patch -p1` in the directory.
@@ -88,7 +93,10 @@ pub struct Drift {
 impl Drift {
     /// Is everything as declared?
     pub fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.only_declared.is_empty() && self.only_live.is_empty()
+        self.changed.is_empty()
+            && self.only_declared.is_empty()
+            && self.only_live.is_empty()
+            && self.not_compared.is_empty()
     }
 }
 
@@ -111,7 +119,8 @@ pub async fn compare(
     let mut edits: BTreeMap<PathBuf, Vec<edit::Edit>> = BTreeMap::new();
     for one in &mut declared {
         completer.place(&mut one.value, &home);
-        let key = Object(one.value.clone()).key();
+        let mut key = Object(one.value.clone()).key();
+        canonical(&mut key);
         if !known.insert(key.clone()) {
             let why = "another manifest declares it as well; only the first one is compared";
             drift.findings.push(Finding::warning(
@@ -128,40 +137,60 @@ pub async fn compare(
             }
             continue;
         };
-        let completed = match completer.complete(&one.value).await {
+        let what = format!("{key} in {}", one.file.display());
+        let written_as = Object(one.value.clone()).gvk();
+        let Some((declared, live)) = completer.meet(&one.value, &bare(&stored.clean)) else {
+            let why = format!(
+                "it is declared as {} and is {} in the point, and neither can say all that the other says: not compared",
+                written_as.api_version(),
+                Object(stored.clean.clone()).gvk().api_version()
+            );
+            drift.findings.push(Finding::warning("no-common-version", what, why));
+            drift.not_compared.push(key);
+            continue;
+        };
+        let compared_as = Object(declared.clone()).gvk();
+        if compared_as != written_as || compared_as != Object(stored.clean.clone()).gvk() {
+            let why = format!(
+                "it is declared as {}, is {} in the point, and compared as {}",
+                written_as.api_version(),
+                Object(stored.clean.clone()).gvk().api_version(),
+                compared_as.api_version()
+            );
+            drift.findings.push(Finding::note("another-version", what.clone(), why));
+        }
+        let completed = match completer.complete(&declared).await {
             Ok(completed) => completed,
             Err(why) => {
-                let what = format!("{key} in {}", one.file.display());
                 let why = format!("it is compared without defaults, since an API server refuses it: {why}");
-                drift.findings.push(Finding::warning("manifest-refused", what, why));
-                one.value.clone()
+                drift.findings.push(Finding::warning("manifest-refused", what.clone(), why));
+                declared.clone()
             }
         };
-        let mut live = bare(&stored.clean);
-        let version =
-            |value: &Value| value.get("apiVersion").and_then(Value::as_str).unwrap_or("").to_owned();
-        if version(&live) != version(&one.value) {
-            let what = format!("{key} in {}", one.file.display());
-            let why = format!(
-                "it is declared as {} and compared as it is in the point, {}",
-                version(&one.value),
-                version(&live)
-            );
-            drift.findings.push(Finding::note("another-version", what, why));
-            live["apiVersion"] = one.value["apiVersion"].clone();
-        }
         let completed = bare(&clean(&Object(completed)).0);
         let mut fields = Vec::new();
-        let updated = reconcile::object(&one.value, &completed, &live, &stored.original, &mut fields);
+        let updated = reconcile::object(&declared, &completed, &live, &stored.original, &mut fields);
         if fields.is_empty() {
             drift.same += 1;
             continue;
         }
         let is_secret = key.is("", "Secret");
         if !is_secret || options.secrets {
-            let slim = reconcile::slim(&updated, Some(&one.value), Some(&completed));
+            let slim = reconcile::slim(&updated, Some(&declared), Some(&completed));
             let is_enough = completer.settles(&slim, &live, &stored.original).await;
-            let mut after = if is_enough { slim } else { updated };
+            let after = Object(if is_enough { slim } else { updated });
+            let mut after = match in_version(&after, &written_as, completer.definition(&written_as)) {
+                Some(after) => after.0,
+                None => {
+                    let why = format!(
+                        "its manifest is not patched: {} cannot say what it is now; declare it as {}",
+                        written_as.api_version(),
+                        compared_as.api_version()
+                    );
+                    drift.findings.push(Finding::warning("not-patched", what, why));
+                    one.written.clone()
+                }
+            };
             // What the manifest left to whoever applies it stays so.
             if one.written.pointer("/metadata/namespace").is_none()
                 && let Some(metadata) = after.get_mut("metadata").and_then(Value::as_object_mut)
@@ -193,6 +222,7 @@ pub async fn compare(
     }
     drift.changed.sort_by(|a, b| a.key.cmp(&b.key));
     drift.only_declared.sort();
+    drift.not_compared.sort();
     Ok(drift)
 }
 
@@ -251,6 +281,8 @@ fn hide(field: &mut Drifted) {
 /// An API server in this process that knows the kinds at hand, asked what it would make of an object.
 struct Completer {
     cluster: Cluster,
+    /// The definitions at hand, by group and kind.
+    definitions: BTreeMap<(String, String), Value>,
 }
 
 impl Completer {
@@ -259,8 +291,16 @@ impl Completer {
         let is_definition = |value: &&Value| value.get("kind") == Some(&json!("CustomResourceDefinition"));
         let of_point = point.objects.iter().map(|stored| &stored.original).filter(is_definition);
         let of_files = declared.iter().map(|one| &one.value).filter(is_definition);
+        let all: Vec<Value> = of_files.chain(of_point).cloned().collect();
+        let text =
+            |value: &Value, at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or("").to_owned();
+        let named = all
+            .iter()
+            .rev()
+            .map(|one| ((text(one, "/spec/group"), text(one, "/spec/names/kind")), one.clone()));
+        let definitions = named.collect();
         // What cannot be served is compared without defaults, and that is told where it is met.
-        server.load(of_files.chain(of_point).cloned());
+        server.load(all);
         let namespaces: BTreeSet<&str> = point
             .objects
             .iter()
@@ -281,7 +321,31 @@ impl Completer {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": "Active"}})
         }));
         let cluster = Cluster::connect(kube::Client::new(server.router(), "default")).await?;
-        Ok(Completer { cluster })
+        Ok(Completer { cluster, definitions })
+    }
+
+    /// The definition of a custom kind.
+    fn definition(&self, gvk: &Gvk) -> Option<&Value> {
+        self.definitions.get(&(gvk.group.clone(), gvk.kind.clone()))
+    }
+
+    /// Declared and live in one version of their kind: one that is served here, so that defaults are known, and of those
+    /// the declared one, then the live one, then any other. None if no version can say what both say.
+    fn meet(&self, declared: &Value, live: &Value) -> Option<(Value, Value)> {
+        let (declared, live) = (Object(declared.clone()), Object(live.clone()));
+        let (said, is) = (declared.gvk(), live.gvk());
+        let home = kinds::lookup(&said.group, &said.kind).group;
+        let types = &self.cluster.resources.types;
+        let others = types
+            .iter()
+            .filter(|t| t.kind == said.kind && (t.group == said.group || t.group == home))
+            .map(|t| t.gvk());
+        let mut versions: Vec<Gvk> = [said.clone(), is].into_iter().chain(others).collect();
+        versions.sort_by_key(|gvk| self.cluster.resources.find_version(gvk).is_none());
+        let definition = self.definition(&said);
+        versions.iter().find_map(|gvk| {
+            Some((in_version(&declared, gvk, definition)?.0, in_version(&live, gvk, definition)?.0))
+        })
     }
 
     /// Gives an object the namespace it would be applied to.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::api::{ApiError, ApplyOptions, Cluster, FIELD_MANAGER, Propagation};
 use crate::compare::changes;
-use crate::kinds::{self, Order, Readiness};
+use crate::kinds::Order;
 use crate::object::{Object, ObjectKey};
 use crate::volumes::Volumes;
 
@@ -233,11 +233,11 @@ fn writes(action: Action) -> bool {
 }
 
 impl Run<'_> {
-    fn cluster(&self) -> &Cluster {
+    pub(super) fn cluster(&self) -> &Cluster {
         &self.executor.cluster
     }
 
-    fn uid(&self, key: &ObjectKey) -> Option<String> {
+    pub(super) fn uid(&self, key: &ObjectKey) -> Option<String> {
         self.uids.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
@@ -394,7 +394,7 @@ impl Run<'_> {
     }
 
     /// The wanted object, with the owners that are known by now.
-    fn body(&self, step: &Step) -> Object {
+    pub(super) fn body(&self, step: &Step) -> Object {
         let made = matches!(step.action, Action::Create | Action::Replace);
         let mut body = step.made_as.as_ref().filter(|_| made).unwrap_or(&step.desired).clone();
         let owners: Vec<Value> = step
@@ -562,135 +562,6 @@ impl Run<'_> {
                     limit.as_secs()
                 ),
             }),
-        }
-    }
-
-    /// New kinds are served a moment after their definition is accepted.
-    async fn established(&self, made: &[ObjectKey], report: &mut Report) {
-        for key in made {
-            let look = || async {
-                let definition = self.cluster().get_key(key).await.ok().flatten()?;
-                let conditions = definition.at("/status/conditions").and_then(Value::as_array)?;
-                conditions
-                    .iter()
-                    .any(|c| {
-                        c.get("type") == Some(&json!("Established"))
-                            && c.get("status") == Some(&json!("True"))
-                    })
-                    .then_some(())
-            };
-            if self.executor.wait(self.executor.deadlines.definition, look).await.is_none() {
-                report.findings.push(Finding::warning(
-                    "not-established",
-                    key.to_string(),
-                    "the target did not establish it in time; objects of its kind may be refused",
-                ));
-            }
-        }
-    }
-
-    async fn active(&self, made: &[ObjectKey], report: &mut Report) {
-        for key in made {
-            let look = || async {
-                let namespace = self.cluster().get_key(key).await.ok().flatten()?;
-                // A server without a namespace controller leaves the phase out.
-                matches!(namespace.str("/status/phase"), "Active" | "").then_some(())
-            };
-            if self.executor.wait(self.executor.deadlines.namespace, look).await.is_none() {
-                report.findings.push(Finding::warning(
-                    "not-active",
-                    key.to_string(),
-                    "it did not become active in time",
-                ));
-            }
-        }
-    }
-
-    /// Owners that were made after what they own.
-    async fn link(&self, steps: Vec<Step>, report: &mut Report) {
-        for step in steps {
-            let key = &step.key;
-            if self.uid(key).is_none() {
-                continue;
-            }
-            let live = match self.cluster().get(&step.resource, &key.namespace, &key.name).await {
-                Ok(Some(live)) => live,
-                Ok(None) => continue,
-                Err(error) => {
-                    report.findings.push(Finding::warning("not-linked", key.to_string(), error.to_string()));
-                    continue;
-                }
-            };
-            let mut entries =
-                live.at("/metadata/ownerReferences").and_then(Value::as_array).cloned().unwrap_or_default();
-            let before = entries.len();
-            for entry in self
-                .body(&step)
-                .at("/metadata/ownerReferences")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                if !entries.iter().any(|have| have.get("uid") == entry.get("uid")) {
-                    entries.push(entry.clone());
-                }
-            }
-            if entries.len() == before {
-                continue;
-            }
-            // With the version read, so that an owner somebody adds meanwhile is not lost.
-            let patch =
-                json!({"metadata": {"ownerReferences": entries, "resourceVersion": live.resource_version()}});
-            if let Err(error) =
-                self.cluster().merge_patch(&step.resource, &key.namespace, &key.name, None, &patch).await
-            {
-                report.findings.push(Finding::warning(
-                    "not-linked",
-                    key.to_string(),
-                    format!("its owner does not know it yet: {error}; restore again to link them"),
-                ));
-            }
-        }
-    }
-
-    /// Waits until what was restored does what it is there for.
-    async fn ready(&self, steps: Vec<Step>, limit: Duration, report: &mut Report) {
-        let mut waiting: Vec<(Step, String)> = steps.into_iter().map(|step| (step, String::new())).collect();
-        let pauses = limit.as_millis().div_ceil(self.executor.deadlines.step.as_millis().max(1));
-        let mut told = String::new();
-        for turn in 0..=pauses {
-            let mut still = Vec::new();
-            for (step, _) in waiting {
-                let key = &step.key;
-                match self.cluster().get(&step.resource, &key.namespace, &key.name).await {
-                    Ok(Some(live)) => match (kinds::of(&live).ready)(&live.0) {
-                        Readiness::Ready => {}
-                        Readiness::Waiting(why) => still.push((step, why)),
-                        Readiness::Failed(why) => {
-                            report.findings.push(Finding::error("not-ready", key.to_string(), why));
-                        }
-                    },
-                    // It failed before, which is in the report, or is gone.
-                    Ok(None) => {}
-                    Err(error) => still.push((step, error.to_string())),
-                }
-            }
-            waiting = still;
-            if waiting.is_empty() || self.executor.cancel.is_cancelled() || turn == pauses {
-                break;
-            }
-            if let Some((step, why)) = waiting.first() {
-                let others = match waiting.len() - 1 {
-                    0 => String::new(),
-                    others => format!(", and for {others} more"),
-                };
-                self.executor.tell_once(&mut told, format!("waiting for {}: {why}{others}", step.key));
-            }
-            tokio::time::sleep(self.executor.deadlines.step).await;
-        }
-        for (step, why) in waiting {
-            let message = format!("not ready after {} s: {why}", limit.as_secs());
-            report.findings.push(Finding::error("not-ready", step.key.to_string(), message));
         }
     }
 }

@@ -29,6 +29,7 @@ mod paper;
 mod plan;
 mod prepare;
 mod report;
+mod settle;
 mod status;
 mod versions;
 mod volumes;
@@ -52,6 +53,7 @@ use crate::volumes::Existing;
 pub(crate) use decide::pair;
 pub use execute::{DataSource, Executor};
 pub use holder::Holder;
+pub(crate) use only::definition_key;
 pub use only::{Only, OnlyError};
 pub use paper::{Digest, Paper, PaperError, on_paper};
 pub use plan::plan;
@@ -59,6 +61,7 @@ pub(crate) use plan::{give_way, observe_candidates};
 pub(crate) use prepare::{Candidate, Prepared, prepare};
 pub use report::{Done, ObjectResult, Report, VolumeResult, WaveResult};
 pub use versions::{Served, serve};
+pub(crate) use versions::{in_one_version, in_version};
 
 /// What happens to an object that exists on the target and differs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -201,7 +201,7 @@ fn references(stored: &StoredObject) -> Vec<(ObjectKey, RefKind)> {
 }
 
 /// The definition of a custom kind.
-pub(super) fn definition_key(resource: &ResourceType) -> ObjectKey {
+pub(crate) fn definition_key(resource: &ResourceType) -> ObjectKey {
     ObjectKey::new("apiextensions.k8s.io", "CustomResourceDefinition", "", &resource.full_name())
 }
 

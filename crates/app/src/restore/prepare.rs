@@ -15,6 +15,7 @@ use crate::object::{Object, ObjectKey};
 use crate::point::{Restore, Role, StoredObject};
 use crate::refs::{self, Target};
 use crate::transform::Transform;
+use crate::world::canonical;
 
 /// One object wanted on the target.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +84,8 @@ pub(crate) fn prepare(
         if let Value::Object(metadata) = &mut desired.0["metadata"] {
             metadata.shift_remove("ownerReferences");
         }
-        let key = desired.key();
+        let mut key = desired.key();
+        canonical(&mut key);
         for note in done.notes {
             let what = format!("{} {}", stored.key, note.at);
             prepared.findings.push(Finding::warning("mapping-unsure", what, note.message));

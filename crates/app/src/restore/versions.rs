@@ -147,6 +147,41 @@ fn by_definition(object: &Object, gvk: &Gvk, definition: &Value) -> Served {
     }
 }
 
+/// Two objects of one kind in one version of it: that of the second where the first can be had in it without a loss, else
+/// that of the first; none if neither can. `definition` is that of a custom kind.
+pub(crate) fn in_one_version(
+    first: &Object,
+    second: &Object,
+    definition: Option<&Value>,
+) -> Option<(Object, Object)> {
+    if let Some(first) = in_version(first, &second.gvk(), definition) {
+        return Some((first, second.clone()));
+    }
+    in_version(second, &first.gvk(), definition).map(|second| (first.clone(), second))
+}
+
+/// An object in another version of its kind, if that loses nothing.
+pub(crate) fn in_version(object: &Object, to: &Gvk, definition: Option<&Value>) -> Option<Object> {
+    if object.gvk() == *to {
+        return Some(object.clone());
+    }
+    let resource = ResourceType {
+        group: to.group.clone(),
+        version: to.version.clone(),
+        kind: to.kind.clone(),
+        ..ResourceType::default()
+    };
+    let Some(definition) = definition else {
+        return convert(&object.0, &object.gvk(), &resource).map(Object);
+    };
+    let strategy = definition.pointer("/spec/conversion/strategy").and_then(Value::as_str);
+    matches!(strategy, None | Some("None")).then(|| {
+        let mut converted = object.clone();
+        set_version(&mut converted.0, &resource);
+        converted
+    })
+}
+
 pub(super) fn set_version(object: &mut Value, resource: &ResourceType) {
     if let Value::Object(fields) = object {
         fields.insert("apiVersion".into(), resource.api_version().into());
@@ -278,6 +313,68 @@ mod tests {
             "v1",
             Err("does not know Service"),
         );
+    }
+
+    #[test]
+    fn two_objects_meet_in_the_version_that_can_say_what_both_say() {
+        let scaler = |api: &str, spec: Value| {
+            Object(json!({"apiVersion": api, "kind": "HorizontalPodAutoscaler", "spec": spec}))
+        };
+        let cpu = |percent: u32| json!({"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}]});
+        let simple = scaler("autoscaling/v1", json!({"targetCPUUtilizationPercentage": 80}));
+        let mut held = cpu(80);
+        held["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": 1}});
+        let pods = json!({"metrics": [{"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": "1"}}}]});
+        let old_pods =
+            json!({"metrics": [{"type": "Pods", "pods": {"metricName": "m", "targetAverageValue": "1"}}]});
+        for (story, first, second, want) in [
+            ("up", simple.clone(), scaler("autoscaling/v2", cpu(80)), Some("autoscaling/v2")),
+            (
+                "down, as the second is",
+                scaler("autoscaling/v2", cpu(80)),
+                simple.clone(),
+                Some("autoscaling/v1"),
+            ),
+            (
+                "up, as only the newer can say it",
+                scaler("autoscaling/v2", held.clone()),
+                simple,
+                Some("autoscaling/v2"),
+            ),
+            (
+                "through the middle",
+                scaler("autoscaling/v2beta1", old_pods),
+                scaler("autoscaling/v2", pods),
+                Some("autoscaling/v2"),
+            ),
+            (
+                "as they are",
+                scaler("autoscaling/v2", held.clone()),
+                scaler("autoscaling/v2", held),
+                Some("autoscaling/v2"),
+            ),
+        ] {
+            let got = in_one_version(&first, &second, None);
+            let versions = got.as_ref().map(|(a, b)| (a.str("/apiVersion"), b.str("/apiVersion")));
+            assert_eq!(versions, want.map(|want| (want, want)), "{story}");
+        }
+        let job = |api: &str, zone: Option<&str>| {
+            Object(json!({"apiVersion": api, "kind": "CronJob", "spec": {"timeZone": zone}}))
+        };
+        let budget = |api: &str| {
+            Object(json!({"apiVersion": api, "kind": "PodDisruptionBudget", "spec": {"selector": {}}}))
+        };
+        assert!(in_one_version(&job("batch/v1beta1", None), &job("batch/v1", Some("UTC")), None).is_some());
+        assert!(
+            in_one_version(&budget("policy/v1"), &budget("policy/v1beta1"), None).is_none(),
+            "one is everything, the other nothing"
+        );
+        let thing =
+            |version: &str| Object(json!({"apiVersion": format!("example.com/{version}"), "kind": "Thing"}));
+        let definition = |strategy: &str| json!({"spec": {"conversion": {"strategy": strategy}}});
+        assert!(in_one_version(&thing("v1"), &thing("v2"), Some(&definition("None"))).is_some());
+        assert!(in_one_version(&thing("v1"), &thing("v2"), Some(&definition("Webhook"))).is_none());
+        assert!(in_one_version(&thing("v1"), &thing("v2"), None).is_none(), "nobody knows it");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{mapping, print_findings};
 use crate::cluster;
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
+use crate::manifests::Source;
 use crate::output::{Output, Tone, bytes, counted};
 use crate::picking;
 use app::compare::Change;
@@ -14,7 +15,6 @@ use app::point::Point;
 use app::transform::Mapping;
 use repo::{CommitInfo, Reader, ReaderOptions};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use tokio::task::block_in_place;
 
 /// Arguments of `diff`.
@@ -24,10 +24,11 @@ pub struct Args {
     pub point: String,
     /// The other point; without it, the cluster
     pub other: Option<String>,
-    /// Against the manifests in this directory (a Git checkout, rendered charts): what was changed past them, and by whom.
-    /// With `-o patch`: a patch that brings them up to date
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["other", "status"])]
-    pub manifests: Option<PathBuf>,
+    /// Against manifests: what was changed past them, and by whom. A directory or file; DIR@REV, a revision of the Git
+    /// repository it is in; git:URL[//PATH][@REV]; or - for what kustomize or Helm rendered. With `-o patch`: a patch that
+    /// brings them up to date
+    #[arg(long, value_name = "FROM", conflicts_with_all = ["other", "status"], allow_hyphen_values = true)]
+    pub manifests: Option<String>,
     /// The namespace of manifests that name none [default: the point's, if it has one only]
     #[arg(long, value_name = "NS", requires = "manifests")]
     pub manifest_namespace: Option<String>,
@@ -49,14 +50,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         DiffOptions { transform: args.mapping.transform()?, only: args.only.only()?, status: args.status };
     if ctx.out.is_patch() && args.manifests.is_none() {
         return Err(
-            Failure::usage("-o patch needs --manifests DIR").next("name the directory with the manifests")
+            Failure::usage("-o patch needs --manifests").next("name the directory with the manifests")
         );
     }
     let repo = ctx.repository()?;
     let reader = block_in_place(|| repo.reader(ReaderOptions::default()))?;
     let before = picking::one(&repo, picking::APPLICATION, &args.point)?;
     let point = block_in_place(|| Point::read(&reader, &before))?;
-    if let Some(directory) = &args.manifests {
+    if let Some(from) = &args.manifests {
         if *options.transform.mapping() != Mapping::default() {
             return Err(Failure::usage(
                 "manifests are compared as they are: leave out --to, --mapping and their like",
@@ -67,7 +68,14 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
             namespace: args.manifest_namespace.clone(),
             secrets: args.secrets,
         };
-        let drift = app::drift::with_directory(&point, directory, &options, &ctx.env).await?;
+        let source = Source::parse(from);
+        if ctx.out.is_patch() && source == Source::Stdin {
+            return Err(
+                Failure::usage("a stream cannot be patched").next("name the directory it is rendered from")
+            );
+        }
+        let manifests = block_in_place(|| source.read(ctx))?;
+        let drift = app::drift::compare(&point, manifests, &options, &ctx.env).await?;
         return drifted(ctx, &drift, &format!("point {}", before.id.short()));
     }
     let (diff, name) = match &args.other {
@@ -116,6 +124,12 @@ fn drifted(ctx: &Context, drift: &Drift, point: &str) -> Result<Exit> {
         }
         for key in &drift.only_declared {
             out.line(format!("{} {key}  (declared, and not in {point})", out.tone(Tone::Bad, "-")));
+        }
+        for key in &drift.not_compared {
+            out.line(format!(
+                "{} {key}  (declared in another version, and not compared)",
+                out.tone(Tone::Warn, "?")
+            ));
         }
         for key in &drift.only_live {
             out.line(format!("{} {key}  (in {point}, and declared nowhere)", out.tone(Tone::Good, "+")));

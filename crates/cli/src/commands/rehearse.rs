@@ -4,14 +4,14 @@ use super::restore::OnlyArgs;
 use super::{mapping, print_findings};
 use crate::cluster;
 use crate::context::Context;
-use crate::error::{Exit, Result, io};
+use crate::error::{Exit, Result};
 use crate::output::{Tone, counted, duration};
 use crate::picking;
+use crate::scratch::Scratch;
 use app::point::Point;
 use app::rehearse::{Refused, Rehearsal, RehearseOptions};
 use app::restore::{OnConflict, RestoreOptions};
 use repo::ReaderOptions;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::task::block_in_place;
 
@@ -54,40 +54,16 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         true => Some(cluster::discover(ctx.client().await?).await?),
         false => None,
     };
-    let scratch = Scratch::new(ctx)?;
+    // Where pretended volumes lie.
+    let scratch = Scratch::new(ctx, "rehearse")?;
     let options = RehearseOptions { restore, target };
     let rehearsal =
-        app::rehearse::rehearse(&point, &options, &ctx.env, &ctx.interrupt.cancel, &scratch.0).await?;
+        app::rehearse::rehearse(&point, &options, &ctx.env, &ctx.interrupt.cancel, scratch.path()).await?;
     match ctx.out.is_table() {
         true => print(ctx, &rehearsal),
         false => ctx.out.value(&rehearsal)?,
     }
     Ok(if rehearsal.would_succeed() { Exit::Done } else { Exit::Incomplete })
-}
-
-/// Where pretended volumes lie; removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(ctx: &Context) -> Result<Scratch> {
-        let mut dice = [0; 8];
-        ctx.env.random(&mut dice)?;
-        let path = std::env::temp_dir().join(format!("holdfast-rehearse-{:016x}", u64::from_le_bytes(dice)));
-        make(&path).map_err(|e| io(format!("cannot make {}", path.display()), &e))?;
-        Ok(Scratch(path))
-    }
-}
-
-fn make(path: &Path) -> std::io::Result<()> {
-    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(path)
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            crate::output::note(format!("cannot remove {}: {e}", self.0.display()));
-        }
-    }
 }
 
 fn print(ctx: &Context, rehearsal: &Rehearsal) {
