@@ -270,6 +270,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// `Content-Type`.
     pub content_type: String,
+    /// `ETag`; empty if there is none.
+    pub etag: String,
     /// The body.
     pub body: Bytes,
 }
@@ -380,8 +382,9 @@ impl Cluster {
             let body = body.collect_bytes().await.map_err(|e| Lost::HungUp(transport(&what, e)))?;
             let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
             let content_type = header(http::header::CONTENT_TYPE).unwrap_or("").to_owned();
+            let etag = header(http::header::ETAG).unwrap_or("").to_owned();
             let after = header(http::header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
-            Ok((Answer { status: parts.status, content_type, body }, after.map(Duration::from_secs)))
+            Ok((Answer { status: parts.status, content_type, etag, body }, after.map(Duration::from_secs)))
         };
         match tokio::time::timeout(REQUEST_TIME_MAX, exchange).await {
             Ok(done) => done,

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::Method;
+use http::{Method, StatusCode};
 use repo::{Finding, ManifestEntry, Reader, Writer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::api::{ApiError, Cluster, ResourceType, parse};
+use crate::api::{Answer, ApiError, Cluster, ResourceType, parse};
 use crate::error::Error;
 use crate::object::ObjectKey;
 use crate::select::Selected;
@@ -96,15 +96,22 @@ pub struct Announced {
     pub url: String,
     /// What the cluster says of its content; empty if nothing.
     pub hash: String,
+    /// The document itself, where asking for its hash gave it.
+    pub content: Option<Bytes>,
 }
 
-/// Which documents there are. A cluster without version 3 has one of version 2.
-pub async fn announced(cluster: &Cluster) -> Result<Vec<Announced>, ApiError> {
+const V2: &str = "v2";
+
+/// Which documents there are. A cluster without version 3 has one of version 2. `before` are the hashes of the last point.
+pub async fn announced(
+    cluster: &Cluster,
+    before: Option<&BTreeMap<String, String>>,
+) -> Result<Vec<Announced>, ApiError> {
     let index = match cluster.get_path("/openapi/v3").await {
         Ok(index) => index,
         Err(ApiError::NotFound { .. }) => {
-            let v2 = Announced { path: "v2".into(), url: "/openapi/v2".into(), hash: String::new() };
-            return Ok(vec![v2]);
+            let hash = before.and_then(|hashes| hashes.get(V2)).map_or("", String::as_str);
+            return Ok(vec![second_version(cluster, hash).await]);
         }
         Err(error) => return Err(error),
     };
@@ -116,9 +123,29 @@ pub async fn announced(cluster: &Cluster) -> Result<Vec<Announced>, ApiError> {
             let url = told.get("serverRelativeURL")?.as_str()?;
             let hash = url.split_once("hash=").map_or("", |(_, hash)| hash);
             let hash = hash.split('&').next().unwrap_or("");
-            Some(Announced { path: format!("v3/{path}"), url: url.to_owned(), hash: hash.to_owned() })
+            let (path, url, hash) = (format!("v3/{path}"), url.to_owned(), hash.to_owned());
+            Some(Announced { path, url, hash, content: None })
         })
         .collect())
+}
+
+/// The one document of version 2, megabytes of it: asked for on the condition that it is not what the last point has.
+async fn second_version(cluster: &Cluster, before: &str) -> Announced {
+    let mut v2 = Announced { path: V2.into(), url: "/openapi/v2".into(), hash: String::new(), content: None };
+    let mut headers = vec![("accept", "application/json")];
+    if !before.is_empty() {
+        headers.push(("if-none-match", before));
+    }
+    // Whatever else is wrong is told when it is fetched.
+    if let Ok(answer) = cluster.send(Method::GET, &v2.url, &headers, Vec::new()).await {
+        if answer.status == StatusCode::NOT_MODIFIED {
+            v2.hash = before.to_owned();
+        } else if answer.status.is_success() {
+            v2.hash = answer.etag.clone();
+            v2.content = checked(answer).ok();
+        }
+    }
+    v2
 }
 
 /// Documents that the last point has under the same hash, still whole in the repository, are kept.
@@ -149,8 +176,11 @@ pub fn keep(
 /// Fetches documents.
 pub async fn fetch(cluster: &Cluster, wanted: Vec<Announced>, into: &mut Captured) {
     let answers: Vec<_> = futures::stream::iter(wanted)
-        .map(|document| async move {
-            let answer = fetch_one(cluster, &document.url).await;
+        .map(|mut document| async move {
+            let answer = match document.content.take() {
+                Some(content) => Ok(content),
+                None => fetch_one(cluster, &document.url).await,
+            };
             (document, answer)
         })
         .buffered(AT_ONCE)
@@ -179,13 +209,17 @@ async fn fetch_one(cluster: &Cluster, url: &str) -> Result<Bytes, ApiError> {
     if !answer.status.is_success() {
         parse(what.clone(), answer.clone())?;
     }
-    // It is stored as it came; that it is JSON at all is looked at now, while it can still be told.
+    let status = answer.status.as_u16();
+    checked(answer).map_err(|message| ApiError::Other { what, status, message: message.to_owned() })
+}
+
+/// It is stored as it came; that it is JSON at all is looked at now, while it can still be told.
+fn checked(answer: Answer) -> Result<Bytes, &'static str> {
     let begins = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
-    if begins != Some(&b'{') || answer.body.len() > DOCUMENT_BYTES_MAX {
-        let message = "the answer is no OpenAPI document".to_owned();
-        return Err(ApiError::Other { what, status: answer.status.as_u16(), message });
+    match begins == Some(&b'{') && answer.body.len() <= DOCUMENT_BYTES_MAX {
+        true => Ok(answer.body),
+        false => Err("the answer is no OpenAPI document"),
     }
-    Ok(answer.body)
 }
 
 /// Kinds of a selection that nobody but their server can print: not Kubernetes' own, and without a definition that

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::certificate::External;
 use crate::graph::{By, Edge, RefKind};
 use crate::kinds::{self, To, custom_resource_definition};
-use crate::names::{Mention, Sure};
+use crate::names::{Kind, Mention, Sure};
 use crate::object::{Object, ObjectKey};
 use crate::refs::{self, Found, Namespaces, Target};
 use crate::schema::{self, Schema};
@@ -93,6 +93,7 @@ impl Resolved<'_> {
             schema.find(&seen.object, &mut found);
         }
         self.tracked_by_argo(&seen.object, &mut found);
+        self.images(seen);
         for found in found {
             self.one(found);
         }
@@ -158,6 +159,18 @@ impl Resolved<'_> {
             kind: mention.kind,
             name: mention.name,
         });
+    }
+
+    /// What its pods are made from. Pods that somebody makes say it where they are declared.
+    fn images(&mut self, seen: &Observed) {
+        let Some(base) = seen.info().pod_spec else { return };
+        if seen.object.controller().is_some() {
+            return;
+        }
+        for (at, image) in kinds::podspec::images(&seen.object, base) {
+            let (from, name) = (self.key.clone(), image.to_owned());
+            self.external.push(External { from, at, kind: Kind::Image, name });
+        }
     }
 
     /// `app:group/kind:namespace/name`, or `namespace_app:…`, is written on all that Argo CD deploys.

@@ -74,6 +74,11 @@ impl Selection {
         }
     }
 
+    /// Whole namespaces are asked for, and so are they themselves: labels and policies hang on them.
+    fn is_of_namespaces(&self) -> bool {
+        self.application.is_none() && self.labels.is_empty() && self.include_kinds.is_empty()
+    }
+
     /// A name for what was selected, where it has none of its own: as it was asked for, so that it is the same when
     /// namespaces come and go, and the next point finds the last.
     pub fn name(&self) -> String {
@@ -209,8 +214,18 @@ pub async fn select(cluster: &Cluster, selection: &Selection) -> Result<Selected
     };
     let mut selected = assemble(&cluster.resources, &world, &references, &roles, &filter);
     selected.name = selection.name();
+    if selection.is_of_namespaces() {
+        // One without members is in the point as well.
+        let is_stored = |name: &&String| selected.objects.contains_key(&namespace_key(name));
+        let stored: Vec<String> = world.namespaces.iter().filter(is_stored).cloned().collect();
+        selected.namespaces.extend(stored);
+    }
     selected.findings = world.findings;
     Ok(selected)
+}
+
+fn namespace_key(name: &str) -> ObjectKey {
+    ObjectKey::new("", "Namespace", "", name)
 }
 
 fn seeds(
@@ -246,6 +261,9 @@ fn seeds(
             .map(|(key, _)| key.clone())
             .collect(),
     };
+    if selection.is_of_namespaces() {
+        pool.extend(world.namespaces.iter().map(|name| namespace_key(name)));
+    }
     let everything = filter.labels.is_empty() && filter.include.is_none();
     if !everything {
         pool.retain(|key| world.objects.get(key).is_some_and(|seen| filter.asks_for(key, seen)));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
-use repo::Finding;
+use repo::{Finding, Severity};
 use serde_json::Value;
 
 use crate::api::{ApiError, Cluster, ResourceType};
@@ -21,6 +21,8 @@ use crate::selector::glob;
 const LISTS_AT_ONCE: usize = 8;
 /// Up to so many namespaces are listed one by one.
 const NAMESPACES_ONE_BY_ONE: usize = 3;
+/// API groups that compute what they answer and hold nothing.
+const MEASURED: &[&str] = &["metrics.k8s.io", "custom.metrics.k8s.io", "external.metrics.k8s.io"];
 
 /// An object and the type it was read as.
 #[derive(Clone, Debug)]
@@ -162,14 +164,15 @@ pub async fn observe(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result
         ..World::default()
     };
     for broken in &cluster.resources.broken {
-        world.findings.push(Finding::warning(
-            "api-group-broken",
-            &broken.group_version,
-            format!(
-                "it is announced and does not answer, so what it holds is not in the point: {}",
-                broken.message
-            ),
-        ));
+        let group = broken.group_version.split('/').next().unwrap_or("");
+        let why = match MEASURED.contains(&group) {
+            true => "it is announced and does not answer; it only measures, so nothing of it is restored",
+            false => "it is announced and does not answer, so what it holds is not in the point",
+        };
+        // What nobody could see may be what the application lives on: such a point is not complete.
+        let severity = if MEASURED.contains(&group) { Severity::Warning } else { Severity::Error };
+        let message = format!("{why}: {}", broken.message);
+        world.findings.push(Finding::new(severity, "api-group-broken", &broken.group_version, message));
     }
     // Many namespaces are read in one list a kind, if the credentials reach that far; else one by one.
     let in_one = namespaces.len() > NAMESPACES_ONE_BY_ONE;
@@ -251,8 +254,8 @@ impl World {
                 Finding::warning(code, what, format!("these credentials may not list them{scope}: {message}"))
             }
             ApiError::Unreachable { .. } if of_kubernetes => return Err(error.into()),
-            // It went away between discovery and now, or cannot be listed after all.
-            ApiError::NotFound { .. } | ApiError::Invalid { .. } => {
+            // It went away between discovery and now, or cannot be listed after all. Kubernetes' own do neither.
+            ApiError::NotFound { .. } | ApiError::Invalid { .. } if !kinds::is_built_in(&key.group) => {
                 Finding::note("not-listable", what, error.to_string())
             }
             error => {

@@ -218,6 +218,9 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ("VolumeGroupSnapshotClass", "{apiVersion: groupsnapshot.storage.k8s.io/v1, kind: VolumeGroupSnapshotClass, metadata: {name: it}, driver: d.example.com, parameters: {csi.storage.k8s.io/group-snapshotter-secret-name: target, csi.storage.k8s.io/group-snapshotter-secret-namespace: away}}
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: target, namespace: away}}", "/parameters/csi.storage.k8s.io~1group-snapshotter-secret-name"),
+    ("NetworkPolicy", "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: it, namespace: home}, spec: {podSelector: {matchLabels: {no: one}}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: elsewhere}}}]}]}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: elsewhere}}", "/spec/ingress/0/from/0/namespaceSelector"),
     ("FlowSchema", "{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: FlowSchema, metadata: {name: it}, spec: {rules: [{subjects: [{kind: ServiceAccount, serviceAccount: {name: target, namespace: away}}]}]}}
 ---
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: target, namespace: away}}", "/spec/rules/0/subjects/0"),

@@ -10,6 +10,7 @@ use app::error::Error;
 use app::point::{Restore, Role};
 use app::select::{Selected, Selection, select};
 use common::{cluster, server, server_with};
+use serde_json::json;
 
 fn ask(words: &str) -> Selection {
     let mut selection = Selection::default();
@@ -261,6 +262,18 @@ async fn a_namespace_pattern_takes_all_that_fit() {
         "ConfigMap shop-a/x, ConfigMap shop-b/y",
     )
     .await;
+    // One that nothing is in is a namespace all the same: its labels and what hangs on them.
+    let server = server_with(apiserver::Options::deterministic(1), "cm shop-a/x");
+    let empty = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop-empty", "labels": {"tier": "test"}}});
+    assert!(server.load([empty]).is_empty());
+    for (asked, want) in [("ns:shop-empty", vec!["shop-empty"]), ("ns:shop-*", vec!["shop-a", "shop-empty"])]
+    {
+        let selected = select(&cluster(&server).await, &ask(asked)).await.unwrap();
+        let stored =
+            selected.objects.keys().filter(|key| key.is("", "Namespace")).map(|key| key.name.as_str());
+        assert_eq!(stored.collect::<Vec<_>>(), want, "{asked}");
+        assert_eq!(selected.namespaces.iter().map(String::as_str).collect::<Vec<_>>(), want, "{asked}");
+    }
     // More namespaces than are listed one by one.
     let many = "cm n1/x; cm n2/x; cm n3/x; cm n4/x; cm n5/x; cm m1/x";
     check(

@@ -121,7 +121,8 @@ impl BackupPlan {
     /// What the cluster says of its API, before anything is held: nobody waits for it.
     async fn capture(&mut self, reading: &Reading) -> Result<Captured, Error> {
         let mut captured = Captured::default();
-        match captured::announced(&self.cluster).await {
+        let hashes = reading.previous.as_ref().map(|(_, previous)| &previous.documents.hashes);
+        match captured::announced(&self.cluster, hashes).await {
             Ok(announced) => {
                 let before = reading.previous.clone();
                 let writer = reading.writer.clone();

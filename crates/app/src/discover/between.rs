@@ -8,6 +8,7 @@ use super::word::{own_place, own_word};
 use super::{Application, Need, Shared};
 use crate::graph::{Edge, RefKind};
 use crate::kinds::{self, Keep};
+use crate::names::Kind;
 use crate::object::ObjectKey;
 use crate::resolve::References;
 use crate::world::World;
@@ -71,7 +72,8 @@ pub(super) fn finish(
         application.parts.sort();
         application.needs.sort();
         let external = application.parts.iter().filter_map(|part| references.external.get(part)).flatten();
-        application.external = external.cloned().collect();
+        // Images are in the certificate; here they would hide what matters.
+        application.external = external.filter(|e| e.kind != Kind::Image).cloned().collect();
         unprotected(application);
     }
     // A label alone is no application: something of it must exist that is ours to keep.

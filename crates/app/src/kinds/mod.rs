@@ -253,6 +253,7 @@ mod job;
 mod keda;
 mod limits;
 mod namespace;
+mod network_attachment;
 mod network_policy;
 mod openshift;
 mod passing;
@@ -354,6 +355,7 @@ static FAMILIES: &[&[KindInfo]] = &[
     flux::KINDS,
     gateway::KINDS,
     keda::KINDS,
+    network_attachment::KINDS,
     openshift::KINDS,
     prometheus::KINDS,
     strimzi::KINDS,

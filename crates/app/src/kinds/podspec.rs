@@ -104,6 +104,7 @@ pub(crate) fn find(object: &Object, base: &str, found: &mut Vec<Found>) {
         let key = ObjectKey::new("", "ServiceAccount", object.namespace(), "default");
         found.push(Found::object(key, RefKind::ServiceAccount, at).optional());
     }
+    super::network_attachment::asked_for(object, base, found);
     text(object, base, found);
 }
 
@@ -137,6 +138,26 @@ pub(crate) fn text(object: &Object, base: &str, found: &mut Vec<Found>) {
             }
         }
     }
+}
+
+/// The images that have to be had where its pods run, and where each is named.
+pub(crate) fn images<'o>(object: &'o Object, base: &str) -> Vec<(String, &'o str)> {
+    let mut images = Vec::new();
+    for list in ["containers", "initContainers"] {
+        let containers = object.at(&format!("{base}/{list}")).and_then(Value::as_array);
+        for (index, container) in containers.into_iter().flatten().enumerate() {
+            if let Some(image) = container.get("image").and_then(Value::as_str).filter(|i| !i.is_empty()) {
+                images.push((format!("{base}/{list}/{index}/image"), image));
+            }
+        }
+    }
+    let volumes = object.at(&format!("{base}/volumes")).and_then(Value::as_array);
+    for (index, volume) in volumes.into_iter().flatten().enumerate() {
+        if let Some(image) = volume.pointer("/image/reference").and_then(Value::as_str) {
+            images.push((format!("{base}/volumes/{index}/image/reference"), image));
+        }
+    }
+    images
 }
 
 fn array<'a>(value: &'a Value, name: &str) -> &'a [Value] {

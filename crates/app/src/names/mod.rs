@@ -43,6 +43,8 @@ pub enum Kind {
     Files,
     /// A web address.
     Web,
+    /// A container image, which the target's nodes have to be able to pull.
+    Image,
     /// A host, for we do not know what.
     #[serde(other)]
     Host,
@@ -66,6 +68,7 @@ impl Kind {
             Kind::Mail => "mail",
             Kind::Files => "files",
             Kind::Web => "web",
+            Kind::Image => "image",
             Kind::Host => "host",
         }
     }

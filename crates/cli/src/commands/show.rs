@@ -5,11 +5,12 @@ use crate::error::{Exit, Result};
 use crate::output::{Tone, bytes, count, counted, duration};
 use crate::picking;
 use app::certificate::{Certificate, Level, State};
+use app::names::Kind;
 use app::object::ObjectKey;
 use app::point::{Point, Restore, Role};
 use repo::{CommitInfo, ReaderOptions};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::task::block_in_place;
 
@@ -218,5 +219,11 @@ fn expected(ctx: &Context, certificate: &Certificate) {
     }
     for (key, reason) in things {
         ctx.out.line(format!("  {} {key}: {reason}", ctx.out.tone(Tone::Warn, "expected on the target")));
+    }
+    let images = certificate.external.iter().filter(|e| e.kind == Kind::Image);
+    let images: BTreeSet<&str> = images.map(|e| e.name.as_str()).collect();
+    for image in images {
+        let what = ctx.out.tone(Tone::Warn, "expected on the target");
+        ctx.out.line(format!("  {what} image {image}: its nodes have to be able to pull it"));
     }
 }
