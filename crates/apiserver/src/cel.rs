@@ -17,7 +17,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 pub use library::quantity;
-pub use parse::Expr;
+pub use parse::{Expr, visit};
 use parse::{Literal, Loop};
 
 /// Steps one expression may take.
@@ -216,7 +216,7 @@ fn below<'a>(schema: &'a Value, key: &str) -> Option<&'a Value> {
 }
 
 /// The name of a property whose name is no name in CEL.
-fn unescape(name: &str) -> String {
+pub(crate) fn unescape(name: &str) -> String {
     const KEYWORDS: &[&str] = &[
         "true",
         "false",

@@ -52,8 +52,45 @@ pub fn compile(schema: &Value) -> Compiled {
     Arc::new(compiled)
 }
 
+/// A field of the object that its schema does not have. Types are not checked before a rule runs; this is what people mistype,
+/// and what no object could ever pass.
+fn undefined_field(expr: &Expr, schema: &Value, is_root: bool) -> Option<String> {
+    let mut found = None;
+    cel::visit(expr, &mut |part| {
+        if let Expr::Select { of, field, .. } | Expr::Has { of, field } = part
+            && let Some(within) = schema_of(of, schema)
+            && within.get("properties").is_some()
+            && !has_field(within, field, is_root && matches!(&**of, Expr::Name(_)))
+        {
+            found.get_or_insert_with(|| format!("undefined field '{field}'"));
+        }
+    });
+    found
+}
+
+/// The schema of what `self.a.b` leads to; none if that is not known.
+fn schema_of<'s>(expr: &Expr, schema: &'s Value) -> Option<&'s Value> {
+    match expr {
+        Expr::Name(name) if name == "self" => Some(schema),
+        Expr::Select { of, field, .. } => schema_of(of, schema)?.get("properties")?.get(cel::unescape(field)),
+        _ => None,
+    }
+}
+
+fn has_field(schema: &Value, field: &str, is_root: bool) -> bool {
+    let field = cel::unescape(field);
+    let is = |key: &str| schema.get(key).and_then(Value::as_bool).unwrap_or(false);
+    // Every object has these, whether its schema says so or not.
+    let is_own = is_root || is("x-kubernetes-embedded-resource");
+    schema.get("properties").and_then(|known| known.get(&field)).is_some()
+        || schema.get("additionalProperties").is_some_and(|more| *more != json!(false))
+        || is("x-kubernetes-preserve-unknown-fields")
+        || is_own && matches!(field.as_str(), "apiVersion" | "kind" | "metadata")
+}
+
 /// What is wrong with the rules and patterns of a definition's schema.
 pub fn check_definition(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let root = path.to_owned();
     each(schema, path, &mut |schema, path| {
         for (at, rule) in rules(schema).enumerate() {
             let here = format!("{path}.x-kubernetes-validations[{at}]");
@@ -65,7 +102,9 @@ pub fn check_definition(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
                 if expression.trim().is_empty() {
                     continue;
                 }
-                if let Err(why) = cel::compile(expression, VARIABLES) {
+                let checked = cel::compile(expression, VARIABLES)
+                    .and_then(|expr| undefined_field(&expr, schema, path == root).map_or(Ok(()), Err));
+                if let Err(why) = checked {
                     let shown = if key == "rule" { rule.clone() } else { json!(expression) };
                     causes.push(Cause::invalid(
                         format!("{here}.{key}"),
@@ -252,14 +291,21 @@ mod tests {
     #[test]
     fn a_definition_with_a_rule_nobody_can_read_is_refused() {
         let schema = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "(",
-            "x-kubernetes-validations": [{"rule": "self.("}, {"rule": "nothing > 1"}, {}]}}});
+            "x-kubernetes-validations": [{"rule": "self.("}, {"rule": "nothing > 1"}, {}]},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {}}},
+            "x-kubernetes-validations": [{"rule": "self.metadata.name == self.a && has(self.free.what)"},
+                {"rule": "self.aa == 'x'"}, {"rule": "!has(self.b)"}]});
         let mut causes = Vec::new();
         check_definition(&schema, "spec.validation.openAPIV3Schema", &mut causes);
         let fields: Vec<&str> = causes.iter().map(|c| c.field.as_str()).collect();
+        let root = "spec.validation.openAPIV3Schema";
         let at = "spec.validation.openAPIV3Schema.properties[a]";
+        assert!(causes[0].message.contains("undefined field 'aa'"), "{}", causes[0].message);
         assert_eq!(
             fields,
             [
+                &format!("{root}.x-kubernetes-validations[1].rule"),
+                &format!("{root}.x-kubernetes-validations[2].rule"),
                 &format!("{at}.x-kubernetes-validations[0].rule"),
                 &format!("{at}.x-kubernetes-validations[1].rule"),
                 &format!("{at}.x-kubernetes-validations[2].rule"),
