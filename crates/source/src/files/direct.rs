@@ -118,7 +118,7 @@ impl Direct {
 }
 
 /// Whether the file system says that it takes direct transfers of our blocks.
-fn takes_blocks(file: &OwnedFd) -> bool {
+pub(super) fn takes_blocks(file: &OwnedFd) -> bool {
     let Ok(stat) = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) else {
         return false;
     };

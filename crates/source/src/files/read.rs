@@ -19,6 +19,7 @@ use repo::{Content, Finding, Lane, NodeKind, StreamExtent, TreeEntry};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 
+use super::cold::Cold;
 use super::cut::{Cutter, Known, Sink};
 use super::pool::{BODY, Buffer, Pool};
 use super::previous::{still_stored, unchanged};
@@ -327,6 +328,7 @@ impl Readers<'_> {
         data: &[(u64, u64)],
         take: &mut impl FnMut(Block) -> Result<bool, Stop>,
     ) -> Result<bool, Stop> {
+        let mut file = Cold::new(fd, data.iter().map(|(_, length)| length).sum());
         for &(mut at, mut length) in data {
             while length > 0 {
                 if self.cancel.is_cancelled() {
@@ -334,7 +336,7 @@ impl Readers<'_> {
                 }
                 let mut buffer = self.pool.take();
                 let want = usize::try_from(length).unwrap_or(BODY).min(BODY);
-                let got = read_at(fd, &mut buffer.body()[..want], at);
+                let got = file.read(&mut buffer.body()[..want], at);
                 let end = *got.as_ref().unwrap_or(&0) < want;
                 if !take(Block { buffer, at, want, got })? {
                     return Ok(false);
@@ -583,7 +585,7 @@ fn holes(data: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
 }
 
 /// Fills `buffer` from `offset`; less only at the end of the file.
-fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+pub(super) fn read_at(fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut got = 0;
     while got < buffer.len() {
         match rustix::io::pread(fd, &mut buffer[got..], offset + got as u64) {
