@@ -413,19 +413,20 @@ impl Run<'_> {
     }
 
     /// Points that this view does not show and that may be there again (R3): held ones that are not there, and those
-    /// that somebody is deleting, who may still find a hold and put them back. To be asked after the commits of the view
-    /// were listed, what is being deleted first: who has put a point back ends its deletion, and then the hold shows.
+    /// that somebody is deleting, who may still find a hold and put them back. Asked after the commits of the view were
+    /// listed and read, what is being deleted first: who has put a point back ends its deletion, and then the hold shows.
     fn unsettled(&mut self, view: &View) -> Result<Vec<Finding>, Error> {
         let absent = |id: &CommitId| view.commits.binary_search(id).is_err() && !view.voided.contains(id);
         let mut findings = Vec::new();
-        let leaving: Vec<_> = view.notes.deletions.iter().filter(|(id, _)| absent(id)).collect();
+        let mut leaving = Notes::list(self.repo)?.deletions;
+        leaving.retain(|(id, _)| absent(id));
         #[cfg(test)]
         let leaving = match self.options.sabotage {
             Sabotage::CollectorIgnoresDeletions => Vec::new(),
             _ => leaving,
         };
         let now = if leaving.is_empty() { Timestamp::MIN } else { lease::store_now(self.repo)? };
-        for (commit, object) in leaving {
+        for (commit, object) in &leaving {
             let over = object.modified.saturating_add(LEASE.as_nanos() as i64) <= now;
             // Whoever began it an hour ago is dead. Removed before anything is done: should he come back, he sees that.
             if over && !delete(self.repo, &object.key, &mut self.done)? {

@@ -232,6 +232,8 @@ impl Looking<'_> {
             threads => threads,
         };
         let blocked = reach.walk(repo, &commits, threads, &self.options.cancel, self.progress)?;
+        // What went away meanwhile is not there.
+        commits.retain(|id| reach.has_walked(id));
         let packs = list_packs(repo)?;
         let now = latest(&packs, &marks, &leases, repo.env().now());
         let good = marks.iter().filter(|(object, _)| now < object.modified.saturating_add(MARK_GOOD));

@@ -87,6 +87,11 @@ impl Reach {
         self.walked.len()
     }
 
+    /// Whether this commit was there, and was followed.
+    pub(super) fn has_walked(&self, commit: &CommitId) -> bool {
+        self.walked.contains(commit)
+    }
+
     /// The same needs by another reading of the index; the reader is given back if it lacks one of the chunks.
     pub(super) fn moved_to(self, repo: &Repository, reader: Reader) -> Result<Result<Reach, Reader>, Error> {
         let mut moved = Reach::new(repo, reader);
@@ -121,12 +126,15 @@ impl Reach {
         let new: Vec<_> = commits.iter().filter(|id| !self.walked.contains(id)).collect();
         progress.total(new.len() as u64, 0);
         let (blocked, failed) = (Mutex::new(Vec::new()), Mutex::new(None));
+        let gone = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let this = &*self;
         let work = || {
             while let Some(id) = new.get(next.fetch_add(1, Ordering::Relaxed)) {
                 match cancel.check().and_then(|()| this.commit(repo, id)) {
-                    Ok(()) => progress.add(1, 0),
+                    Ok(true) => progress.add(1, 0),
+                    // It may come back (`delete.rs`), and is followed then.
+                    Ok(false) => lock(&gone).push(**id),
                     Err(error) if error.is_damage() => lock(&blocked).push((**id, error.to_string())),
                     Err(error) => {
                         lock(&failed).get_or_insert(error);
@@ -148,17 +156,19 @@ impl Reach {
         blocked.sort();
         let new: Vec<CommitId> = new.into_iter().copied().collect();
         self.walked.extend(new);
-        for (id, _) in &blocked {
+        let gone = gone.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for id in blocked.iter().map(|(id, _)| id).chain(&gone) {
             self.walked.remove(id);
         }
         Ok(blocked)
     }
 
-    fn commit(&self, repo: &Repository, id: &CommitId) -> Result<(), Error> {
+    /// `false`: it is not there any more.
+    fn commit(&self, repo: &Repository, id: &CommitId) -> Result<bool, Error> {
         let bytes = match repo.store().get(&id.key()) {
             Ok(bytes) => bytes,
             // Deleted since it was listed: it needs nothing any more.
-            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_not_found() => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let keys = repo.secrets();
@@ -171,7 +181,7 @@ impl Reach {
                 EntryKind::Tree => self.tree(&entry.root)?,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Notes that a chunk is needed; returns the position of its places.

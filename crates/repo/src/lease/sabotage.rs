@@ -42,19 +42,19 @@ impl Sabotage {
     /// that takes five coincidences, and is told step by step in `gc/tests/races.rs`.)
     pub(crate) const ALL: [(Sabotage, u64); 14] = [
         (Sabotage::WriterLooksNot, 15),
-        (Sabotage::WriterIgnoresVerdicts, 1771),
+        (Sabotage::WriterIgnoresVerdicts, 863),
         (Sabotage::WriterIgnoresGaps, 15),
         (Sabotage::WriterIgnoresMarks, 244),
         (Sabotage::CollectorListsNot, 56),
         (Sabotage::CollectorIgnoresOthers, 85),
-        (Sabotage::CollectorCountsOnTheSentenced, 5_722),
+        (Sabotage::CollectorCountsOnTheSentenced, 528),
         (Sabotage::CollectorGivesNoVerdict, 13),
         (Sabotage::CollectorIgnoresLeases, 49),
         (Sabotage::CollectorForgetsNumbers, 15),
-        (Sabotage::WriterGoesByNumbers, 239),
-        (Sabotage::CollectorIgnoresHolds, 1233),
-        (Sabotage::CollectorIgnoresDeletions, 1255),
-        (Sabotage::DeleterSaysNothing, 511),
+        (Sabotage::WriterGoesByNumbers, 729),
+        (Sabotage::CollectorIgnoresHolds, 1522),
+        (Sabotage::CollectorIgnoresDeletions, 1784),
+        (Sabotage::DeleterSaysNothing, 1022),
     ];
 
     pub(crate) fn is_of_writers(self) -> bool {

@@ -53,6 +53,7 @@ impl Store for Timed {
         self.inner.put(key, bytes)
     }
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.at("get", key);
         self.inner.get(key)
     }
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
@@ -173,6 +174,33 @@ fn r3_a_held_point_that_came_back_unseen_keeps_what_it_needs() {
         assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
         assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
     }
+}
+
+/// The point was listed, was away when it was to be read, and is back when the collection looks again.
+#[test]
+fn r3_a_point_that_was_away_when_it_was_to_be_read_keeps_what_it_needs() {
+    let world = world();
+    let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+    let (point, other) = (world.commit(&a), world.commit(&b));
+    let (key, bytes) = (point.id.key(), world.store.get(&point.id.key()).unwrap());
+    let (id, repo) = (point.id, world.repo.clone());
+    let (here, there) = (world.store.clone(), world.store.clone());
+    // Whichever of the two is read first.
+    let (collector, told) = world.timed([
+        before("get", "commits/", {
+            let key = key.clone();
+            move || here.delete(&key).unwrap()
+        }),
+        before("put", "gc/verdict-", move || {
+            there.put(&key, bytes).unwrap();
+            repo.add_hold(&id, "an audit", "me", None).unwrap();
+        }),
+    ]);
+    run(&collector, all_at_once(Sabotage::None));
+    assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+    world.gc(options(0));
+    world.gc(options(0));
+    world.whole(&[(&point, &a), (&other, &b)]);
 }
 
 /// Whoever deleted it died in between: a collection waits an hour for him, and no longer.
