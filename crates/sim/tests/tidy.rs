@@ -164,6 +164,31 @@ fn the_wall_clock_and_the_dice_are_read_in_one_file() {
     }
 }
 
+/// Keys, salts and the names of leases are no secret, and not even different, if their dice repeat.
+#[test]
+fn dice_that_repeat_are_for_tests() {
+    // Where they are made; and what feeds the fuzzer, whose keys lock nothing.
+    let may = ["crates/repo/src/env.rs", "crates/repo/src/decoders.rs"];
+    for path in files_below(&root().join("crates"), ".rs") {
+        let name = relative(&path);
+        if !name.contains("/src/") || is_test_module(&path) || may.contains(&name.as_str()) {
+            continue;
+        }
+        // A test module may have modules of its own.
+        let above = path.ancestors().skip(1).map(|folder| folder.with_extension("rs"));
+        if above.filter(|file| file.is_file()).any(|file| is_test_module(&file)) {
+            continue;
+        }
+        let code = production(&read(&path));
+        for call in ["Env::fixed(", "Env::jumping("] {
+            assert!(
+                !code.contains(call),
+                "{name} calls {call}: two processes would throw the same dice; use Env::real"
+            );
+        }
+    }
+}
+
 #[test]
 fn libraries_do_not_print_exit_or_read_the_environment() {
     for path in files_below(&root().join("crates"), ".rs") {
