@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::crypto::ChunkIds;
+use crate::effort::Effort;
 use crate::env::{Cancel, Timestamp};
 use crate::error::Error;
 use crate::id::{ChunkId, PackId};
@@ -82,6 +83,7 @@ pub(crate) struct Engine {
     packs_open: AtomicUsize,
 
     pack_bytes: usize,
+    effort: Effort,
     data: Vec<Mutex<Option<PackBuilder>>>,
     meta: Mutex<Option<PackBuilder>>,
     next_data: AtomicUsize,
@@ -158,6 +160,7 @@ impl Engine {
             jobs_open: AtomicUsize::new(0),
             packs_open: AtomicUsize::new(0),
             pack_bytes,
+            effort: Effort::default(),
             data: (0..data_packs).map(|_| Mutex::new(None)).collect(),
             meta: Mutex::new(None),
             next_data: AtomicUsize::new(0),
@@ -373,7 +376,7 @@ impl Engine {
         }
         self.chunks_new.fetch_add(1, Ordering::Relaxed);
         self.bytes_new_plain.fetch_add(length, Ordering::Relaxed);
-        let chunk = compressor.compress(&job.plain);
+        let chunk = compressor.compress_with(&job.plain, &self.effort);
         let place = match job.lane {
             Lane::Meta => &self.meta,
             Lane::Data => {
@@ -396,7 +399,12 @@ impl Engine {
 
     fn begin_pack(&self, lane: Lane) -> Result<PackBuilder, Error> {
         // None while all are on their way to the store.
-        let mut buffer = self.sleep_until(|| lock(&self.buffers).pop())?;
+        let free = lock(&self.buffers).pop();
+        self.effort.begin_pack(free.is_none());
+        let mut buffer = match free {
+            Some(buffer) => buffer,
+            None => self.sleep_until(|| lock(&self.buffers).pop())?,
+        };
         // The whole at once: memory is only taken as it is filled, and growing would copy. Aligned, so that a
         // store on disk can write it from where it lies.
         direct::align(&mut buffer, pack_bytes_at_most(self.pack_bytes));

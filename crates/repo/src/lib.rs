@@ -22,6 +22,7 @@ mod crypto;
 #[doc(hidden)]
 pub mod decoders;
 pub mod delete;
+mod effort;
 mod engine;
 mod entry;
 pub mod env;

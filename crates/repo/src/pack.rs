@@ -7,6 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::crypto::{Keys, PACK_HEADER_LEN, PACK_MAGIC, PackOpener, PackSealer, TAG_LEN};
+use crate::effort::{Effort, HARDER};
 use crate::error::Error;
 use crate::id::{ChunkId, PackId};
 use crate::object::CHUNK_BYTES_MAX;
@@ -90,13 +91,46 @@ pub(crate) struct Compressed<'a> {
 pub(crate) struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     out: Vec<u8>,
+    level: i32,
+    /// For the second time, once there was one.
+    harder: Option<zstd::bulk::Compressor<'static>>,
+    again: Vec<u8>,
 }
 
 impl Compressor {
     pub(crate) fn new(level: i32) -> Result<Compressor, Error> {
         let zstd = zstd::bulk::Compressor::new(level)
             .map_err(|error| Error::failed(format!("zstd could not be set up: {error}")))?;
-        Ok(Compressor { zstd, out: Vec::with_capacity(CHUNK_BYTES_MAX) })
+        let out = Vec::with_capacity(CHUNK_BYTES_MAX);
+        Ok(Compressor { zstd, out, level, harder: None, again: Vec::new() })
+    }
+
+    /// The same, with more effort where it costs nothing and pays.
+    pub(crate) fn compress_with<'a>(&'a mut self, plain: &'a [u8], effort: &Effort) -> Compressed<'a> {
+        let length = match self.compress(plain) {
+            // Neither does noise become shorter.
+            Compressed { method: RAW, .. } => return Compressed { method: RAW, body: plain },
+            Compressed { body, .. } => body.len(),
+        };
+        if self.level >= HARDER || !effort.tries() {
+            return Compressed { method: ZSTD, body: &self.out[..length] };
+        }
+        if self.harder.is_none() {
+            self.harder = zstd::bulk::Compressor::new(HARDER).ok();
+        }
+        // Only if it is shorter: there is no room for more.
+        self.again.resize(length.saturating_sub(1), 0);
+        let again = self.harder.as_mut().map(|zstd| zstd.compress_to_buffer(plain, &mut self.again[..]));
+        match again {
+            Some(Ok(shorter)) => {
+                effort.tell(length, shorter);
+                Compressed { method: ZSTD, body: &self.again[..shorter] }
+            }
+            _ => {
+                effort.tell(length, length);
+                Compressed { method: ZSTD, body: &self.out[..length] }
+            }
+        }
     }
 
     /// The shorter of compressed and plain. A gain below 3 % is not worth the time to decompress.
@@ -544,6 +578,32 @@ mod tests {
         let pack = builder.finish().unwrap();
         let refused = open(&keys, &pack.bytes, &pack.entries[0]).unwrap_err();
         assert!(refused.contains("another size"), "{refused}");
+    }
+
+    #[test]
+    fn more_effort_makes_chunks_shorter_or_leaves_them_as_they_are() {
+        let effort = Effort::default();
+        let mut compressor = Compressor::new(2).unwrap();
+        // Words in an order that takes a search to find.
+        let words: Vec<String> =
+            (0..500_u32).map(|n| format!("word{} ", n.wrapping_mul(2_654_435_761) % 97)).collect();
+        let texts: Vec<Vec<u8>> = (0..60).map(|n| words[n..n + 400].concat().into_bytes()).collect();
+        let mut lengths = Vec::new();
+        for waits in [false, true] {
+            effort.begin_pack(waits);
+            let mut sum = 0;
+            for text in texts.iter().cloned().chain([noise(40_000), vec![0; 100_000]]) {
+                let chunk = compressor.compress_with(&text, &effort);
+                sum += chunk.body.len();
+                let plain = match chunk.method {
+                    RAW => chunk.body.to_vec(),
+                    _ => zstd::bulk::decompress(chunk.body, text.len()).unwrap(),
+                };
+                assert!(plain == text);
+            }
+            lengths.push(sum);
+        }
+        assert!(lengths[1] < lengths[0], "{lengths:?}");
     }
 
     #[test]
