@@ -222,7 +222,7 @@ impl State {
             some => some,
         };
         let key = Key::new("serviceaccounts", &namespace, &account);
-        let Some(found) = self.store.get(&key).cloned() else {
+        let Some(found) = self.store.get(&key) else {
             let why = format!(
                 "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
             );
@@ -261,7 +261,7 @@ impl State {
         if kind.is("apiregistration.k8s.io", "apiservices") {
             self.judge_service(&mut object);
         }
-        let before = self.store.get(&key).cloned();
+        let before = self.store.get(&key);
         let stored = self.store.put(key.clone(), object);
         self.account(&key, before.as_deref(), Some(&stored));
         self.learn(kind, &stored);
@@ -373,14 +373,14 @@ impl State {
     /// Every namespace has a default service account and the cluster's certificate authority.
     pub fn furnish_namespace(&mut self, namespace: &str) {
         let found = self.store.get(&Key::new("namespaces", "", namespace));
-        if found.is_none_or(|n| terminating(n)) {
+        if found.is_none_or(|n| terminating(&n)) {
             return;
         }
         for (kind, resource, name) in [
             ("ServiceAccount", "serviceaccounts", "default"),
             ("ConfigMap", "configmaps", "kube-root-ca.crt"),
         ] {
-            if self.store.get(&Key::new(resource, namespace, name)).is_none() {
+            if !self.store.has(&Key::new(resource, namespace, name)) {
                 let mut object = json!({ "apiVersion": "v1", "kind": kind,
                     "metadata": { "name": name, "namespace": namespace } });
                 if kind == "ConfigMap" {

@@ -52,6 +52,12 @@ fn fit(kind: &Kind, from: &str, to: &str, object: &mut Value) {
     }
 }
 
+/// Is an object in `version` what it is stored as, but for its `apiVersion`?
+pub fn is_same(kind: &Kind, version: &str) -> bool {
+    let has_other_forms = kind.custom || kind.is("autoscaling", "horizontalpodautoscalers");
+    !kind.is("events.k8s.io", "events") && (version == kind.storage || !has_other_forms)
+}
+
 /// From the stored form to `version`, in place.
 pub fn from_stored(kind: &Kind, version: &str, object: &mut Value) {
     if kind.is("events.k8s.io", "events") {

@@ -12,7 +12,7 @@ use crate::request;
 use crate::rest::{Call, Reply};
 use crate::select::Selector;
 use crate::status::{self, Fault};
-use crate::storage::Key;
+use crate::storage::{Held, Key};
 use crate::webhook::Write;
 use crate::{State, convert, protobuf, types};
 
@@ -144,7 +144,7 @@ impl State {
             .store
             .list(&resource, &call.target.namespace)
             .filter(|(_, object)| selector.matches(object))
-            .map(|(key, object)| (key.clone(), object.clone()))
+            .map(|(key, object)| (key.clone(), object))
             .collect();
         // Every answer is there before the first one is deleted.
         for (_, object) in &chosen {
@@ -153,9 +153,9 @@ impl State {
         let mut items = Vec::new();
         for (key, object) in chosen {
             match self.delete(&kind, &key, &options) {
-                Ok(_) => items.push(call.present(&object)),
+                Ok(_) => items.push(Held::Tree(object)),
                 // A cascade from an earlier one may have taken it along.
-                Err(fault) if fault.code == 404 => items.push(call.present(&object)),
+                Err(fault) if fault.code == 404 => items.push(Held::Tree(object)),
                 Err(fault) => return Err(fault),
             }
         }
@@ -165,7 +165,7 @@ impl State {
     /// Deletes an object, or marks it for deletion if something must happen first. Returns its last
     /// known state.
     fn delete(&mut self, kind: &Kind, key: &Key, options: &DeleteOptions) -> Result<Arc<Value>, Fault> {
-        let object = self.store.get(key).cloned();
+        let object = self.store.get(key);
         let object = object.ok_or_else(|| Fault::not_found(&kind.group, &kind.plural, &key.name))?;
         let have = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_string();
         for (name, want, field) in
@@ -251,7 +251,7 @@ impl State {
 
     /// Does for a terminating object what its server-side finalizers stand for.
     fn proceed(&mut self, key: &Key) {
-        let Some(object) = self.store.get(key).cloned() else { return };
+        let Some(object) = self.store.get(key) else { return };
         let uid = object["metadata"]["uid"].as_str().unwrap_or("").to_string();
         let pending = finalizers(&object);
         if pending.iter().any(|f| f == ORPHAN) {
@@ -277,7 +277,7 @@ impl State {
 
     /// A terminating claim that no pod uses goes, and a terminating volume that is not bound.
     fn release_storage(&mut self, key: &Key) {
-        let Some(object) = self.store.get(key).cloned().filter(|o| terminating(o)) else { return };
+        let Some(object) = self.store.get(key).filter(|o| terminating(o)) else { return };
         let pending = finalizers(&object);
         let holds = |name: &str| pending.iter().any(|f| f == name);
         if &*key.resource == "persistentvolumeclaims" && holds(CLAIM_PROTECTION) {
@@ -288,7 +288,7 @@ impl State {
                 let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
                 running && volumes.any(|v| v["persistentVolumeClaim"]["claimName"] == json!(key.name))
             };
-            if !self.store.list("pods", &key.namespace).any(|(_, pod)| uses(pod)) {
+            if !self.store.list("pods", &key.namespace).any(|(_, pod)| uses(&pod)) {
                 self.drop_finalizer(key, CLAIM_PROTECTION);
             }
         }
@@ -307,7 +307,7 @@ impl State {
 
     /// After an update: the last finalizer may be gone, or one of ours may have appeared.
     pub fn settle(&mut self, key: &Key) {
-        let Some(object) = self.store.get(key).cloned() else { return };
+        let Some(object) = self.store.get(key) else { return };
         if !terminating(&object) {
             return;
         }
@@ -320,7 +320,7 @@ impl State {
 
     fn drop_finalizer(&mut self, key: &Key, name: &str) {
         let Some(object) = self.store.get(key) else { return };
-        let mut object = (**object).clone();
+        let mut object = (*object).clone();
         let rest: Vec<String> = finalizers(&object).into_iter().filter(|f| f != name).collect();
         if rest.is_empty() {
             remove_field(&mut object["metadata"], "finalizers");
@@ -354,7 +354,7 @@ impl State {
 
     /// Deletes a dependent whose owners are all gone or going; otherwise it only loses the reference.
     fn collect(&mut self, key: &Key, policy: Option<Policy>) {
-        let Some(object) = self.store.get(key).cloned() else { return };
+        let Some(object) = self.store.get(key) else { return };
         let mut solid = Vec::new();
         let mut waiting = false;
         for owner in owners(&object) {
@@ -395,7 +395,7 @@ impl State {
     /// An owner that waits for its dependents goes once none blocks it.
     fn foreground_done(&mut self, uid: &str) {
         let Some(key) = self.store.key_of(uid).cloned() else { return };
-        let Some(owner) = self.store.get(&key).cloned() else { return };
+        let Some(owner) = self.store.get(&key) else { return };
         if !terminating(&owner) || !finalizers(&owner).iter().any(|f| f == FOREGROUND) {
             return;
         }
@@ -403,7 +403,7 @@ impl State {
             let object = self.store.get(key);
             object
                 .into_iter()
-                .flat_map(|o| owners(o))
+                .flat_map(|o| owners(&o))
                 .any(|o| o["uid"] == json!(uid) && o["blockOwnerDeletion"] == json!(true))
         };
         if !self.store.owned_by(uid).iter().any(blocks) {
@@ -413,7 +413,7 @@ impl State {
 
     fn disown(&mut self, key: &Key, uid: &str) {
         let Some(object) = self.store.get(key) else { return };
-        let mut object = (**object).clone();
+        let mut object = (*object).clone();
         let rest: Vec<Value> = owners(&object).into_iter().filter(|o| o["uid"] != json!(uid)).collect();
         if rest.is_empty() {
             remove_field(&mut object["metadata"], "ownerReferences");
@@ -436,7 +436,7 @@ impl State {
         let key = Key::new(&convert::stored_resource(kind), &namespace, &text(&owner["name"]));
         match self.store.get(&key) {
             Some(found) if found["metadata"]["uid"] == owner["uid"] => {
-                let waits = terminating(found) && finalizers(found).iter().any(|f| f == FOREGROUND);
+                let waits = terminating(&found) && finalizers(&found).iter().any(|f| f == FOREGROUND);
                 if waits { Owner::Waiting } else { Owner::Present }
             }
             _ => Owner::Absent,
@@ -446,7 +446,7 @@ impl State {
     /// A new or changed object whose owners are all gone is garbage. This is what happens to a
     /// restored object that still names the owner it had before.
     pub fn collect_if_dangling(&mut self, key: &Key) {
-        let Some(object) = self.store.get(key).cloned() else { return };
+        let Some(object) = self.store.get(key) else { return };
         let owners = owners(&object);
         if !owners.is_empty() && owners.iter().any(|o| self.owner_state(&object, o) == Owner::Absent) {
             self.collect(key, None);
@@ -460,7 +460,7 @@ impl State {
         }
         match self.store.get(&Key::new("namespaces", "", namespace)) {
             None => Err(Fault::not_found("", "namespaces", namespace)),
-            Some(found) if terminating(found) => {
+            Some(found) if terminating(&found) => {
                 Err(Fault::terminating(&kind.group, &kind.plural, name, namespace))
             }
             Some(_) => Ok(()),
@@ -474,7 +474,7 @@ impl State {
         resources.dedup();
         // Pods first: what they use must not vanish under them.
         resources.sort_by_key(|r| r != "pods");
-        resources.iter().flat_map(|r| self.store.list(r, namespace).map(|(k, _)| k.clone())).collect()
+        resources.iter().flat_map(|r| self.store.held(r, namespace).map(|(k, _)| k.clone())).collect()
     }
 
     fn empty_namespace(&mut self, namespace: &str) {
@@ -493,7 +493,7 @@ impl State {
     /// A terminating namespace goes when it is empty and has no finalizers.
     fn namespace_done(&mut self, namespace: &str) {
         let key = Key::new("namespaces", "", namespace);
-        let Some(object) = self.store.get(&key).cloned() else { return };
+        let Some(object) = self.store.get(&key) else { return };
         if !terminating(&object) || self.emptying.iter().any(|n| n == namespace) {
             return;
         }
@@ -517,7 +517,7 @@ impl State {
         let mut waiting: Vec<String> = Vec::new();
         let mut resources: Vec<(&str, usize)> = Vec::new();
         for key in left {
-            waiting.extend(self.store.get(key).map(|o| finalizers(o)).unwrap_or_default());
+            waiting.extend(self.store.get(key).map(|o| finalizers(&o)).unwrap_or_default());
             match resources.iter_mut().find(|(r, _)| *r == &*key.resource) {
                 Some((_, count)) => *count += 1,
                 None => resources.push((&key.resource, 1)),
@@ -575,7 +575,7 @@ impl State {
             return self.drop_finalizer(key, DEFINITION_CLEANUP);
         };
         let resource = kind.resource();
-        let objects: Vec<Key> = self.store.list(&resource, "").map(|(k, _)| k.clone()).collect();
+        let objects: Vec<Key> = self.store.held(&resource, "").map(|(k, _)| k.clone()).collect();
         for object in objects {
             let options = DeleteOptions { policy: Some(Policy::Background), ..DeleteOptions::default() };
             // Not found: an earlier one took it along.
@@ -587,8 +587,8 @@ impl State {
     /// A terminating definition goes with the last of its objects.
     fn definition_done(&mut self, resource: &str) {
         let key = Key::new("customresourcedefinitions.apiextensions.k8s.io", "", resource);
-        let going = self.store.get(&key).is_some_and(|d| terminating(d));
-        if going && self.store.list(resource, "").next().is_none() {
+        let going = self.store.get(&key).is_some_and(|d| terminating(&d));
+        if going && self.store.held(resource, "").next().is_none() {
             self.drop_finalizer(&key, DEFINITION_CLEANUP);
         }
     }

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, head
 use serde_json::Value;
 
 use crate::kinds::{Kinds, split_api_version};
-use crate::request::{self, Query, Route, Target, Verb};
+use crate::request::{self, Query, Route, Target, Verb, View};
 use crate::rest::{Call, Reply};
 use crate::status::Fault;
 use crate::storage::Key;
@@ -157,7 +157,7 @@ async fn resource(
     permit(server, &target, verb)?;
     if matches!(target.sub.as_str(), "log" | "exec" | "attach" | "portforward") {
         let key = Key::new("pods", &target.namespace, &target.name);
-        if server.shared.lock().store.get(&key).is_none() {
+        if !server.shared.lock().store.has(&key) {
             return Err(Fault::not_found("", "pods", &target.name));
         }
         return Err(Fault::not_implemented(&format!("pods/{}", target.sub)));
@@ -259,11 +259,16 @@ fn show(server: &ApiServer, call: &Call, reply: Reply, yaml: bool) -> Response<B
     let (code, value) = match reply {
         Reply::Status(value) => (200, value),
         Reply::Object(code, object) => (code, crate::table::one(target, call.view, &call.query, object, now)),
+        Reply::List { items, metadata } if call.view == View::Full && !yaml => {
+            let response = answer(200, "application/json", call.list_text(&items, &metadata));
+            return warned(call, response);
+        }
         Reply::List { items, metadata } => {
+            let items = items.iter().map(|item| call.present(&item.open()));
             (200, crate::table::many(target, call.view, &call.query, items, metadata, now))
         }
     };
-    let mut response = if yaml {
+    let response = if yaml {
         match serde_saphyr::to_string(&value) {
             Ok(text) => answer(code, "application/yaml", text),
             Err(error) => return refuse(&Fault::internal(format!("writing YAML: {error}"))),
@@ -271,6 +276,12 @@ fn show(server: &ApiServer, call: &Call, reply: Reply, yaml: bool) -> Response<B
     } else {
         answer_json(code, "application/json", &value)
     };
+    warned(call, response)
+}
+
+/// The answer, with what the client is to be warned of.
+fn warned(call: &Call, mut response: Response<Body>) -> Response<Body> {
+    let target = &call.target;
     let version = target.kind.version(&target.version);
     let deprecated = version.and_then(|v| v.deprecation.clone());
     for warning in call.warnings.iter().chain(&deprecated) {
@@ -280,4 +291,73 @@ fn show(server: &ApiServer, call: &Call, reply: Reply, yaml: bool) -> Response<B
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use serde_json::json;
+
+    async fn get(server: &ApiServer, path: &str) -> Value {
+        let uri = path.parse().unwrap();
+        let answer = respond(server, &Method::GET, &uri, &HeaderMap::new(), &[]).await.unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(body.last(), Some(&b'\n'));
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_list_of_what_is_held_as_text_has_what_each_object_is_in_every_version() {
+        let server = ApiServer::new(Options::deterministic(1));
+        let named = |api: &str, kind: &str, name: &str, rest: Value| {
+            let mut object =
+                json!({"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "n"}});
+            object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            object
+        };
+        let version = |name: &str, storage: bool, field: &str| {
+            json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": {field: {"type": "string"}}}}}}})
+        };
+        let refused = server.load([
+            named("v1", "Secret", "a", json!({"data": {"b": "Yw=="}, "type": "Opaque"})),
+            named("v1", "Secret", "b", json!({})),
+            // The order of fields is anybody's.
+            json!({"kind": "Secret", "metadata": {"namespace": "n", "name": "c"}, "apiVersion": "v1"}),
+            named("autoscaling/v2", "HorizontalPodAutoscaler", "a", json!({"spec": {"maxReplicas": 3}})),
+            named("v1", "Event", "a", json!({"message": "hello"})),
+            named("x.io/v1", "Toy", "a", json!({"spec": {"old": "1", "new": "2"}})),
+            json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": "toys.x.io"}, "spec": {"group": "x.io", "scope": "Namespaced",
+                "names": {"plural": "toys", "singular": "toy", "kind": "Toy", "listKind": "ToyList"},
+                "versions": [version("v1", true, "old"), version("v2", false, "new")]}}),
+        ]);
+        assert_eq!(refused, [""; 0]);
+        for (path, is_custom, expected) in [
+            ("/api/v1/namespaces/n/secrets", false, 3),
+            ("/apis/autoscaling/v2/namespaces/n/horizontalpodautoscalers", false, 1),
+            ("/apis/autoscaling/v1/namespaces/n/horizontalpodautoscalers", false, 1),
+            ("/api/v1/namespaces/n/events", false, 1),
+            ("/apis/events.k8s.io/v1/namespaces/n/events", false, 1),
+            ("/apis/x.io/v1/namespaces/n/toys", true, 1),
+            ("/apis/x.io/v2/namespaces/n/toys", true, 1),
+        ] {
+            let list = get(&server, path).await;
+            let items = list["items"].as_array().unwrap();
+            assert_eq!(items.len(), expected, "{path}: {list}");
+            for item in items {
+                let mut one =
+                    get(&server, &format!("{path}/{}", item["metadata"]["name"].as_str().unwrap())).await;
+                assert_eq!(list["kind"], json!(format!("{}List", one["kind"].as_str().unwrap())));
+                assert_eq!(list["apiVersion"], one["apiVersion"]);
+                if !is_custom {
+                    one.as_object_mut().unwrap().retain(|field, _| field != "apiVersion" && field != "kind");
+                }
+                assert_eq!(*item, one, "{path}");
+            }
+            let page = get(&server, &format!("{path}?limit=1")).await;
+            assert_eq!(page["items"], json!([items[0]]), "{path}");
+        }
+    }
 }

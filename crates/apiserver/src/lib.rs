@@ -4,7 +4,7 @@
 //! kinds and custom resource definitions, lists with selectors and pages, watches, the four kinds of
 //! patch, dry runs, finalizers, owner references, namespace termination, tables, discovery, OpenAPI.
 //!
-//! Objects are JSON in memory, under one lock. What a cluster's controllers do eventually (garbage
+//! Objects are JSON in memory, under one lock; those of a snapshot stay text. What a cluster's controllers do eventually (garbage
 //! collection, namespace termination, serving a new custom kind) is done here before the request that
 //! caused it returns, so that a test needs no patience. A client that is correct against a real
 //! cluster is correct here; the reverse is what the behavioural suite is for.
@@ -226,7 +226,7 @@ impl ApiServer {
     /// namespaces with their service accounts, and the built-in cluster roles.
     pub fn new(options: Options) -> ApiServer {
         let mut state = State {
-            store: Store::new(options.history),
+            store: Store::new(options.history, options.simulate.is_none()),
             kinds: Kinds::default(),
             clock: options.clock.clone(),
             entropy: options.entropy.clone(),
@@ -255,13 +255,21 @@ impl ApiServer {
     ///
     /// Returns one sentence for each object that could not be placed.
     pub fn load(&self, objects: impl IntoIterator<Item = Value>) -> Vec<String> {
-        let mut objects: Vec<Value> = objects.into_iter().collect();
-        // Definitions first: they say which of the others are namespaced.
-        objects.sort_by_key(|o| o["kind"] != json!("CustomResourceDefinition"));
         let mut refused = Vec::new();
         self.change(|state| {
+            // Definitions first: they say which of the others are namespaced. These wait as text, since as trees of
+            // values they take more memory than all else that is done with them.
+            let mut waiting: Vec<Box<str>> = Vec::new();
             for object in objects {
-                if let Err(why) = state.place(object) {
+                if object["kind"] != json!("CustomResourceDefinition") {
+                    waiting.push(object.to_string().into());
+                } else if let Err(why) = state.place(object) {
+                    refused.push(why);
+                }
+            }
+            for text in waiting {
+                // It was written from a tree of values, so it is one.
+                if let Err(why) = state.place(serde_json::from_str(&text).unwrap_or_default()) {
                     refused.push(why);
                 }
             }
@@ -276,7 +284,7 @@ impl ApiServer {
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.shared.lock().store.all().count()
+        self.shared.lock().store.len()
     }
 
     /// Are there no objects?
@@ -286,7 +294,7 @@ impl ApiServer {
 
     /// Every object as stored, for assertions and for saving.
     pub fn dump(&self) -> Vec<Value> {
-        self.shared.lock().store.all().map(|(_, object)| (**object).clone()).collect()
+        self.shared.lock().store.all().map(|(_, held)| Arc::unwrap_or_clone(held.open())).collect()
     }
 
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -61,10 +61,10 @@ impl State {
         let class = text(&pod["spec"], "priorityClassName").to_string();
         let found: Option<Arc<Value>> = if class.is_empty() {
             let mut classes = self.store.list("priorityclasses.scheduling.k8s.io", "");
-            classes.find(|(_, c)| c["globalDefault"] == json!(true)).map(|(_, c)| c.clone())
+            classes.find(|(_, c)| c["globalDefault"] == json!(true)).map(|(_, c)| c)
         } else {
             let key = Key::new("priorityclasses.scheduling.k8s.io", "", &class);
-            let found = self.store.get(&key).cloned();
+            let found = self.store.get(&key);
             if found.is_none() {
                 let why = format!("no PriorityClass with name {class} was found");
                 return Err(Fault::forbidden("", "pods", &name, &why));

@@ -103,7 +103,7 @@ impl State {
                     "" => label_selector_matches(&reference["selector"], &object["metadata"]["labels"]),
                     name => key.name == name,
                 });
-                chosen.map(|(_, object)| Some((**object).clone())).collect()
+                chosen.map(|(_, object)| Some((*object).clone())).collect()
             }
         };
         if found.is_empty() && text(reference, "parameterNotFoundAction") != "Allow" {
@@ -128,7 +128,7 @@ impl State {
         let null = Value::Null;
         let metadata = &write.any()["metadata"];
         let namespace = self.store.get(&Key::new("namespaces", "", text(metadata, "namespace")));
-        let namespace = namespace.map_or(&null, |namespace| &**namespace);
+        let namespace = namespace.as_deref().unwrap_or(&null);
         let kind = write.kind;
         let request = json!({
             "kind": { "group": kind.group, "version": kind.storage, "kind": kind.kind },

@@ -144,7 +144,7 @@ impl State {
         if namespace.is_empty() {
             return Vec::new();
         }
-        self.store.list(QUOTAS, namespace).map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.store.list(QUOTAS, namespace).map(|(k, v)| (k.clone(), v)).collect()
     }
 
     /// May this object be stored? `old` is what it replaces.
@@ -227,10 +227,11 @@ impl State {
         let hard = hard(quota);
         let mut totals: BTreeMap<&String, i128> = hard.keys().map(|name| (name, 0)).collect();
         for (other, object) in self.store.all().filter(|(other, _)| other.namespace == key.namespace) {
-            if !in_scope(quota, &other.resource, object) {
+            let object = object.open();
+            if !in_scope(quota, &other.resource, &object) {
                 continue;
             }
-            for (what, amount) in usage(&other.resource, object) {
+            for (what, amount) in usage(&other.resource, &object) {
                 if let Some(total) = totals.get_mut(&what) {
                     *total += amount;
                 }

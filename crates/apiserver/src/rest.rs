@@ -14,8 +14,8 @@ use crate::request::{self, Query, Target, Verb, View};
 use crate::schema::{self, Shape};
 use crate::select::Selector;
 use crate::status::{Cause, Extra, Fault};
-use crate::storage::Key;
-use crate::{State, convert, patch, protobuf, types};
+use crate::storage::{Held, Key};
+use crate::{State, convert, patch, protobuf, table, types};
 
 /// A request below a resource, read as far as the resource itself does not matter.
 #[derive(Debug, Clone)]
@@ -39,16 +39,16 @@ pub struct Call {
 }
 
 /// The answer to a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Reply {
     /// An object, in the version asked for, and the HTTP status.
     Object(u16, Value),
     /// A `Status`.
     Status(Value),
-    /// Objects in the version asked for, and the metadata of their list.
+    /// Objects as they are held, and the metadata of their list.
     List {
-        /// The objects.
-        items: Vec<Value>,
+        /// The objects, as they are held.
+        items: Vec<Held>,
         /// `resourceVersion`, `continue`, `remainingItemCount`.
         metadata: Value,
     },
@@ -77,6 +77,41 @@ impl Call {
         convert::from_stored(&self.target.kind, &self.target.version, &mut object);
         object
     }
+
+    /// A list as text. What is held as text, and is not another one in the version asked for, is never opened: a list is
+    /// as large as all its objects.
+    pub fn list_text(&self, items: &[Held], metadata: &Value) -> String {
+        let kind = &self.target.kind;
+        let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(&self.target.version),
+            "metadata": metadata });
+        let mut text = head.to_string();
+        text.pop();
+        text.push_str(",\"items\":[");
+        // How an object held as text begins; what comes next is the rest of it.
+        let (version, name) = (json!(convert::stored_api_version(kind)), json!(kind.kind));
+        let begins = format!("{{\"apiVersion\":{version},\"kind\":{name}");
+        let is_same = convert::is_same(kind, &self.target.version);
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                text.push(',');
+            }
+            let held = match item {
+                Held::Text(text) if is_same => text.strip_prefix(&begins).map(|rest| (text, rest)),
+                _ => None,
+            };
+            match held {
+                Some((whole, _)) if kind.custom => text.push_str(whole),
+                // Real servers leave the kind of a built-in item to its list.
+                Some((_, rest)) => {
+                    text.push('{');
+                    text.push_str(rest.strip_prefix(',').unwrap_or(rest));
+                }
+                None => text.push_str(&table::listed(kind, self.present(&item.open())).to_string()),
+            }
+        }
+        text.push_str("]}\n");
+        text
+    }
 }
 
 /// Whose status and metadata rules apply to a write.
@@ -97,7 +132,7 @@ impl State {
             return self.list(call);
         }
         let object = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-        let object = call.present(object);
+        let object = call.present(&object);
         match call.target.sub.as_str() {
             "scale" => Ok(Reply::Object(200, crate::admit::scale_of(&call.target, &object))),
             _ => Ok(Reply::Object(200, object)),
@@ -142,8 +177,9 @@ impl State {
                 }
                 None => Fault::expired("The resourceVersion for the provided list is too old."),
             })?;
-        let mut rest = all.filter(|(_, v)| selector.matches(v));
-        let page: Vec<(&Key, &Arc<Value>)> =
+        // Without a selector nothing has to be opened to be counted.
+        let mut rest = all.filter(|(_, held)| selector.is_empty() || selector.matches(&held.open()));
+        let page: Vec<(&Key, Held)> =
             if limit == 0 { rest.by_ref().collect() } else { rest.by_ref().take(limit).collect() };
         // How many more is only told without a selector; otherwise one more is enough to know.
         let left = if selector.is_empty() { rest.count() } else { rest.take(1).count() };
@@ -158,7 +194,7 @@ impl State {
                 metadata["remainingItemCount"] = json!(left);
             }
         }
-        Ok(Reply::List { items: page.iter().map(|(_, object)| call.present(object)).collect(), metadata })
+        Ok(Reply::List { items: page.into_iter().map(|(_, held)| held).collect(), metadata })
     }
 
     /// Everything that changes something.
@@ -297,7 +333,7 @@ impl State {
         // Addresses come after the account of who set what: nobody owns what the server draws.
         self.allocate(kind, None, &mut object)?;
         let key = Key::new(&convert::stored_resource(kind), namespace, &name);
-        if self.store.get(&key).is_some() {
+        if self.store.has(&key) {
             return Err(Fault::already_exists(&kind.group, &kind.plural, &name));
         }
         self.ask_validating(kind, None, Some(&object))?;
@@ -316,7 +352,7 @@ impl State {
         let mut name = String::new();
         for _ in 0..8 {
             name = format!("{prefix}{}", self.suffix());
-            if self.store.get(&Key::new(&convert::stored_resource(kind), namespace, &name)).is_none() {
+            if !self.store.has(&Key::new(&convert::stored_resource(kind), namespace, &name)) {
                 break;
             }
         }
@@ -328,7 +364,7 @@ impl State {
         let Target { kind, name, namespace, .. } = &call.target;
         check_identity(kind, &object, name, namespace)?;
         let key = call.key();
-        let Some(current) = self.store.get(&key).cloned() else {
+        let Some(current) = self.store.get(&key) else {
             // Some kinds of real servers create on PUT; clients that rely on it are rare, and none is ours.
             return Err(call.not_found());
         };
@@ -401,7 +437,7 @@ impl State {
         let target = call.target.clone();
         let kind = &target.kind;
         let key = call.key();
-        let current = self.store.get(&key).cloned();
+        let current = self.store.get(&key);
         if call.content_type == "application/apply-patch+yaml" {
             return self.server_side_apply(call, &key, current, body);
         }
@@ -534,7 +570,7 @@ impl State {
     fn rescale(&mut self, call: &mut Call, body: &[u8]) -> Result<Reply, Fault> {
         let target = call.target.clone();
         let key = call.key();
-        let current = self.store.get(&key).cloned().ok_or_else(|| call.not_found())?;
+        let current = self.store.get(&key).ok_or_else(|| call.not_found())?;
         let mut scale = crate::admit::scale_of(&target, &call.present(&current));
         match (call.verb, call.content_type.as_str()) {
             (Verb::Update, protobuf::CONTENT_TYPE) => {
@@ -564,7 +600,7 @@ impl State {
 
     fn bind_pod(&mut self, call: &Call, binding: &Value) -> Result<Reply, Fault> {
         let key = call.key();
-        let current = self.store.get(&key).cloned().ok_or_else(|| call.not_found())?;
+        let current = self.store.get(&key).ok_or_else(|| call.not_found())?;
         let node = binding["target"]["name"].as_str().unwrap_or("");
         if current["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
             let why = format!(

@@ -74,7 +74,7 @@ pub fn settle(state: &mut State, simulate: &Simulate) {
 }
 
 fn all(state: &State, resource: &str) -> Vec<Arc<Value>> {
-    state.store.list(resource, "").map(|(_, object)| object.clone()).filter(|o| !terminating(o)).collect()
+    state.store.list(resource, "").map(|(_, object)| object).filter(|o| !terminating(o)).collect()
 }
 
 fn text<'a>(object: &'a Value, path: &str) -> &'a str {
@@ -103,7 +103,7 @@ fn controller(owner: &Value) -> Value {
 /// matches are adopted, as after a restore that kept them.
 fn controlled(state: &mut State, resource: &str, owner: &Value) -> Vec<Arc<Value>> {
     let candidates: Vec<(Key, Arc<Value>)> =
-        state.store.list(resource, namespace(owner)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        state.store.list(resource, namespace(owner)).map(|(k, v)| (k.clone(), v)).collect();
     let mut mine = Vec::new();
     for (key, object) in candidates {
         if terminating(&object) {
@@ -128,7 +128,7 @@ fn controlled(state: &mut State, resource: &str, owner: &Value) -> Vec<Arc<Value
 /// Writes the status if it differs, keeping the times of conditions that did not change.
 fn set_status(state: &mut State, resource: &str, object: &Value, mut status: Value) {
     let key = Key::new(resource, namespace(object), name(object));
-    let Some(current) = state.store.get(&key).cloned() else { return };
+    let Some(current) = state.store.get(&key) else { return };
     let now = state.timestamp();
     for condition in status["conditions"].as_array_mut().into_iter().flatten() {
         let before = current["status"]["conditions"].as_array().into_iter().flatten();
@@ -276,7 +276,7 @@ fn make(state: &mut State, owner: &Value, object: Value) {
 fn complain(state: &mut State, owner: &Value, why: &str) {
     let kind = owner["kind"].as_str().unwrap_or("");
     let own = format!("{}.{}.failed-create", name(owner), kind.to_lowercase());
-    if state.store.get(&Key::new("events", namespace(owner), &own)).is_some() {
+    if state.store.has(&Key::new("events", namespace(owner), &own)) {
         return;
     }
     let now = state.timestamp();
@@ -347,7 +347,7 @@ fn stateful_set(state: &mut State, object: &Value) {
 
 fn claim_for(state: &mut State, set: &Value, template: &Value, pod: &str) {
     let own = format!("{}-{pod}", name(template));
-    if state.store.get(&Key::new("persistentvolumeclaims", namespace(set), &own)).is_some() {
+    if state.store.has(&Key::new("persistentvolumeclaims", namespace(set), &own)) {
         return;
     }
     let mut labels = set["spec"]["selector"]["matchLabels"].clone();
@@ -402,7 +402,7 @@ fn pod(state: &mut State, object: &Value) {
     }
     let bound = |claim: &str| {
         let key = Key::new("persistentvolumeclaims", namespace(object), claim);
-        state.store.get(&key).is_some_and(|c| text(c, "status.phase") == "Bound")
+        state.store.get(&key).is_some_and(|c| text(&c, "status.phase") == "Bound")
     };
     let mut volumes = object["spec"]["volumes"].as_array().into_iter().flatten();
     if !volumes.all(|v| v["persistentVolumeClaim"]["claimName"].as_str().is_none_or(bound)) {
@@ -473,9 +473,7 @@ fn bind(state: &mut State, simulate: &Simulate, claim: &Value) {
         None if !wanted.is_empty() => return,
         None => {
             let key = Key::new("storageclasses.storage.k8s.io", "", &class);
-            let Some(class) =
-                state.store.get(&key).cloned().filter(|c| text(c, "provisioner") == PROVISIONER)
-            else {
+            let Some(class) = state.store.get(&key).filter(|c| text(c, "provisioner") == PROVISIONER) else {
                 return;
             };
             match provision(state, simulate, claim, &class) {
@@ -517,7 +515,7 @@ fn provision(state: &mut State, simulate: &Simulate, claim: &Value, class: &Valu
             "accessModes": claim["spec"]["accessModes"], "volumeMode": claim["spec"]["volumeMode"],
             "persistentVolumeReclaimPolicy": class["reclaimPolicy"], "storageClassName": name(class),
             "hostPath": { "path": path.to_string_lossy(), "type": "" } } }));
-    state.store.get(&Key::new("persistentvolumes", "", &own)).cloned()
+    state.store.get(&Key::new("persistentvolumes", "", &own))
 }
 
 /// A volume whose claim is gone is deleted or released, as its policy says.

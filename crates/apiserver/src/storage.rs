@@ -5,6 +5,9 @@
 //! resource version is rebuilt from it backwards, so that pages agree with each other.
 //!
 //! Indexes by uid and by owner live here too, because they must never disagree with the objects.
+//!
+//! What comes in with a snapshot stays text: as a tree of values it takes five times the memory, and most of it is
+//! only listed, for which nobody needs the tree ([`Held`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, RangeBounds};
@@ -56,6 +59,26 @@ pub struct Event {
     pub before: Option<Arc<Value>>,
 }
 
+/// An object as it is held: a tree where it was written here, text where it came in with a snapshot.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// Ready to be looked at.
+    Tree(Arc<Value>),
+    /// JSON as [`Value`] writes it.
+    Text(Arc<str>),
+}
+
+impl Held {
+    /// The object, to be looked at.
+    pub fn open(&self) -> Arc<Value> {
+        match self {
+            Held::Tree(object) => object.clone(),
+            // It was written from a tree of values, so it is one.
+            Held::Text(text) => Arc::new(serde_json::from_str(text).unwrap_or_default()),
+        }
+    }
+}
+
 /// The resource version asked for is older than the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
@@ -66,7 +89,9 @@ pub struct Expired {
 /// All objects and their recent past.
 #[derive(Debug)]
 pub struct Store {
-    objects: BTreeMap<Key, Arc<Value>>,
+    objects: BTreeMap<Key, Held>,
+    /// Objects of a snapshot are held as text.
+    packs: bool,
     by_uid: BTreeMap<String, Key>,
     by_owner: BTreeMap<String, BTreeSet<Key>>,
     history: VecDeque<Event>,
@@ -77,10 +102,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store that remembers `history_max` changes.
-    pub fn new(history_max: usize) -> Store {
+    /// An empty store that remembers `history_max` changes. If it `packs`, what comes in with a snapshot is held as text;
+    /// where controllers look at everything after each change, that would cost more than it saves.
+    pub fn new(history_max: usize, packs: bool) -> Store {
         Store {
             objects: BTreeMap::new(),
+            packs,
             by_uid: BTreeMap::new(),
             by_owner: BTreeMap::new(),
             history: VecDeque::new(),
@@ -96,8 +123,13 @@ impl Store {
     }
 
     /// The object, if it exists.
-    pub fn get(&self, key: &Key) -> Option<&Arc<Value>> {
-        self.objects.get(key)
+    pub fn get(&self, key: &Key) -> Option<Arc<Value>> {
+        self.objects.get(key).map(Held::open)
+    }
+
+    /// Does it exist?
+    pub fn has(&self, key: &Key) -> bool {
+        self.objects.contains_key(key)
     }
 
     /// Where the object with this uid is.
@@ -115,7 +147,16 @@ impl Store {
         &'a self,
         resource: &str,
         namespace: &str,
-    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+    ) -> impl Iterator<Item = (&'a Key, Arc<Value>)> + use<'a> {
+        self.held(resource, namespace).map(|(key, held)| (key, held.open()))
+    }
+
+    /// The same, as they are held: for who needs only their names, or passes them on.
+    pub fn held<'a>(
+        &'a self,
+        resource: &str,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Held)> + use<'a> {
         let start = Key::new(resource, namespace, "");
         let (resource, namespace) = (start.resource.clone(), namespace.to_string());
         self.objects.range(start..).take_while(move |(k, _)| {
@@ -123,9 +164,14 @@ impl Store {
         })
     }
 
-    /// Every object.
-    pub fn all(&self) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+    /// Every object, as it is held.
+    pub fn all(&self) -> impl Iterator<Item = (&Key, &Held)> {
         self.objects.iter()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.objects.len()
     }
 
     /// The objects of a resource as they were at `revision`, in order, those behind `after` only. Costs what is taken
@@ -136,7 +182,7 @@ impl Store {
         namespace: &str,
         revision: u64,
         after: Option<&Key>,
-    ) -> Result<impl Iterator<Item = (&'a Key, &'a Arc<Value>)> + use<'a>, Expired> {
+    ) -> Result<impl Iterator<Item = (&'a Key, Held)> + use<'a>, Expired> {
         if revision < self.oldest {
             return Err(Expired { oldest: self.oldest });
         }
@@ -163,9 +209,9 @@ impl Store {
             match past.next_if(|(then, _)| at.is_none_or(|at| *then <= at)) {
                 Some((key, then)) => {
                     now.next_if(|(at, _)| *at == key);
-                    Some(then.map(|then| (key, then)))
+                    Some(then.map(|then| (key, Held::Tree(then.clone()))))
                 }
-                None => now.next().map(Some),
+                None => now.next().map(|(key, held)| Some((key, held.clone()))),
             }
         });
         Ok(merged.flatten())
@@ -185,7 +231,7 @@ impl Store {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
         let object = Arc::new(object);
-        let before = self.insert(key.clone(), object.clone());
+        let before = self.insert(key.clone(), &object, Held::Tree(object.clone()));
         let change = if before.is_some() { Change::Modified } else { Change::Added };
         self.record(Event { revision: self.revision, change, key, after: object.clone(), before });
         object
@@ -193,7 +239,7 @@ impl Store {
 
     /// Removes an object; returns its last state, stamped with the resource version of the removal.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
-        let before = self.objects.remove(key)?;
+        let before = self.objects.remove(key)?.open();
         self.unindex(key, &before);
         self.revision += 1;
         let mut last = (*before).clone();
@@ -220,22 +266,29 @@ impl Store {
                 object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
             }
         }
-        self.insert(key, Arc::new(object));
+        if self.packs {
+            self.insert(key, &object, Held::Text(object.to_string().into()));
+        } else {
+            let object = Arc::new(object);
+            self.insert(key, &object, Held::Tree(object.clone()));
+        }
         self.history.clear();
         self.oldest = self.revision;
     }
 
-    fn insert(&mut self, key: Key, object: Arc<Value>) -> Option<Arc<Value>> {
-        if let Some(before) = self.objects.get(&key).cloned() {
-            self.unindex(&key, &before);
+    fn insert(&mut self, key: Key, object: &Value, held: Held) -> Option<Arc<Value>> {
+        let before = self.get(&key);
+        if let Some(before) = &before {
+            self.unindex(&key, before);
         }
         if let Some(uid) = object["metadata"]["uid"].as_str() {
             self.by_uid.insert(uid.to_string(), key.clone());
         }
-        for owner in owner_uids(&object) {
+        for owner in owner_uids(object) {
             self.by_owner.entry(owner).or_default().insert(key.clone());
         }
-        self.objects.insert(key, object)
+        self.objects.insert(key, held);
+        before
     }
 
     fn unindex(&mut self, key: &Key, object: &Value) {
@@ -279,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_list_from_the_past_is_what_it_was() {
-        let mut store = Store::new(100);
+        let mut store = Store::new(100, true);
         let key = |name: &str| Key::new("pods", "ns", name);
         store.put(key("a"), object("a", 1));
         store.put(key("b"), object("b", 1));
@@ -289,7 +342,7 @@ mod tests {
         store.put(key("c"), object("c", 1));
         let seen = |after: Option<&Key>| -> Vec<(String, u64)> {
             let past = store.list_at("pods", "ns", then, after).unwrap();
-            past.map(|(k, v)| (k.name.clone(), v["x"].as_u64().unwrap())).collect()
+            past.map(|(k, v)| (k.name.clone(), v.open()["x"].as_u64().unwrap())).collect()
         };
         let (a, b) = (("a".to_owned(), 1), ("b".to_owned(), 1));
         assert_eq!(seen(None), [a, b.clone()]);
@@ -300,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_revision_older_than_the_history_is_expired() {
-        let mut store = Store::new(2);
+        let mut store = Store::new(2, true);
         let start = store.revision();
         for x in 0..3 {
             store.put(Key::new("pods", "ns", "a"), object("a", x));
@@ -311,8 +364,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_snapshot_brought_is_listed_watched_and_removed_like_what_was_written() {
+        for packs in [true, false] {
+            let mut store = Store::new(10, packs);
+            let key = |name: &str| Key::new("pods", "ns", name);
+            store.place(key("a"), object("a", 1));
+            store.place(key("b"), object("b", 1));
+            let then = store.revision();
+            assert_eq!(store.get(&key("a")).unwrap()["x"], 1);
+            assert_eq!(store.key_of("uid-b"), Some(&key("b")));
+            store.put(key("a"), object("a", 2));
+            assert_eq!(store.remove(&key("b")).unwrap()["x"], 1);
+            assert_eq!(store.key_of("uid-b"), None);
+            let past: Vec<Value> = store
+                .list_at("pods", "ns", then, None)
+                .unwrap()
+                .map(|(_, v)| v.open()["x"].clone())
+                .collect();
+            assert_eq!(past, [1, 1]);
+            let now: Vec<Value> = store.list("pods", "").map(|(_, v)| v["x"].clone()).collect();
+            assert_eq!(now, [2]);
+            let first = store.since(then).unwrap().next().unwrap();
+            assert_eq!(first.before.as_ref().unwrap()["x"], 1, "a watch is told what was there");
+        }
+    }
+
+    #[test]
     fn a_removed_dependent_leaves_the_owner_index() {
-        let mut store = Store::new(10);
+        let mut store = Store::new(10, true);
         let key = Key::new("pods", "ns", "a");
         store.put(key.clone(), json!({"metadata": {"name": "a", "ownerReferences": [{"uid": "u1"}]}}));
         assert_eq!(store.owned_by("u1"), std::slice::from_ref(&key));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::columns::{AGE, BuiltIn, NAME, age_of, built_in};
 use crate::finalize::remove_field;
+use crate::kinds::Kind;
 use crate::request::{Query, Target, View};
 
 /// One object, in the view asked for.
@@ -16,7 +17,7 @@ pub fn one(target: &Target, view: View, query: &Query, object: Value, now: i64) 
         View::Metadata => partial(object),
         View::Table(version) => {
             let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
-            table(target, version, query, vec![object], metadata, now)
+            table(target, version, query, std::iter::once(object), metadata, now)
         }
     }
 }
@@ -26,7 +27,7 @@ pub fn many(
     target: &Target,
     view: View,
     query: &Query,
-    items: Vec<Value>,
+    items: impl Iterator<Item = Value>,
     metadata: Value,
     now: i64,
 ) -> Value {
@@ -35,22 +36,24 @@ pub fn many(
             "kind": target.kind.list_kind,
             "apiVersion": target.kind.api_version(&target.version),
             "metadata": metadata,
-            // Real servers leave the kind of a built-in item to its list.
-            "items": items.into_iter().map(|item| if target.kind.custom { item } else { headless(item) }).collect::<Vec<Value>>(),
+            "items": items.map(|item| listed(&target.kind, item)).collect::<Vec<Value>>(),
         }),
         View::Metadata => json!({
             "kind": "PartialObjectMetadataList",
             "apiVersion": "meta.k8s.io/v1",
             "metadata": metadata,
-            "items": items.into_iter().map(partial).collect::<Vec<Value>>(),
+            "items": items.map(partial).collect::<Vec<Value>>(),
         }),
         View::Table(version) => table(target, version, query, items, metadata, now),
     }
 }
 
-fn headless(mut object: Value) -> Value {
-    remove_field(&mut object, "apiVersion");
-    remove_field(&mut object, "kind");
+/// An object as it stands in a list. Real servers leave the kind of a built-in item to its list.
+pub fn listed(kind: &Kind, mut object: Value) -> Value {
+    if !kind.custom {
+        remove_field(&mut object, "apiVersion");
+        remove_field(&mut object, "kind");
+    }
     object
 }
 
@@ -62,7 +65,7 @@ fn table(
     target: &Target,
     version: &str,
     query: &Query,
-    items: Vec<Value>,
+    items: impl Iterator<Item = Value>,
     metadata: Value,
     now: i64,
 ) -> Value {
@@ -76,7 +79,6 @@ fn table(
         .collect();
     let include = query.get("includeObject");
     let rows: Vec<Value> = items
-        .into_iter()
         .map(|object| {
             let cells: Vec<Value> = columns.iter().map(|c| c.cell(&object, now)).collect();
             let mut row = json!({ "cells": cells });

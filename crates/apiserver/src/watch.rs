@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::rest::Call;
 use crate::select::Selector;
 use crate::status::Fault;
-use crate::storage::{Change, Event};
+use crate::storage::{Change, Event, Held};
 use crate::{ApiServer, Shared, convert, http, table};
 
 /// How long a watch lasts that does not say.
@@ -82,17 +82,17 @@ pub(crate) fn start(server: &ApiServer, call: Call) -> Result<Response<Body>, Fa
         let state = server.shared.lock();
         let now = state.store.revision();
         if initial || version.is_empty() || version == "0" {
-            let objects: Vec<Arc<Value>> = state
+            let objects: Vec<Held> = state
                 .store
-                .list(&watch.resource, &watch.call.target.namespace)
-                .filter(|(_, object)| watch.selector.matches(object))
-                .map(|(_, object)| object.clone())
+                .held(&watch.resource, &watch.call.target.namespace)
+                .filter(|(_, held)| watch.selector.is_empty() || watch.selector.matches(&held.open()))
+                .map(|(_, held)| held.clone())
                 .collect();
             drop(state);
             // `sendInitialEvents=false` asks for what comes, not for what is.
             if query.get("sendInitialEvents") != "false" {
                 for object in objects {
-                    watch.push("ADDED", &object);
+                    watch.push("ADDED", &object.open());
                 }
             }
             watch.seen = now;
