@@ -225,27 +225,28 @@ fn checked(answer: Answer) -> Result<Bytes, &'static str> {
 /// Kinds of a selection that nobody but their server can print: not Kubernetes' own, and without a definition that
 /// says how.
 fn only_there(selected: &Selected) -> BTreeMap<(String, String), (ResourceType, BTreeSet<String>)> {
-    let mut kinds: BTreeMap<(String, String), (ResourceType, BTreeSet<String>)> = BTreeMap::new();
+    // Each kind is judged once: there are many more objects than kinds.
+    type Unprinted<'s> = Option<(&'s ResourceType, BTreeSet<&'s str>)>;
+    let mut kinds: BTreeMap<(&str, &str), Unprinted<'_>> = BTreeMap::new();
     for (key, picked) in &selected.objects {
-        let resource = &picked.seen.resource;
-        let at = (resource.group.clone(), resource.plural.clone());
-        if let Some((_, namespaces)) = kinds.get_mut(&at) {
-            namespaces.insert(key.namespace.clone());
-            continue;
-        }
-        let definition = ObjectKey::new(
-            "apiextensions.k8s.io",
-            "CustomResourceDefinition",
-            "",
-            &format!("{}.{}", resource.plural, resource.group),
-        );
-        if !apiserver::prints(&resource.group, &resource.plural)
-            && !selected.objects.contains_key(&definition)
-        {
-            kinds.insert(at, ((**resource).clone(), BTreeSet::from([key.namespace.clone()])));
+        let resource = picked.seen.resource.as_ref();
+        let kind = kinds.entry((&resource.group, &resource.plural)).or_insert_with(|| {
+            let name = format!("{}.{}", resource.plural, resource.group);
+            let definition = ObjectKey::new("apiextensions.k8s.io", "CustomResourceDefinition", "", &name);
+            let is_printed = apiserver::prints(&resource.group, &resource.plural)
+                || selected.objects.contains_key(&definition);
+            (!is_printed).then(|| (resource, BTreeSet::new()))
+        });
+        if let Some((_, namespaces)) = kind {
+            namespaces.insert(&key.namespace);
         }
     }
-    kinds
+    let found = kinds.into_iter().filter_map(|((group, plural), kind)| {
+        let (resource, namespaces) = kind?;
+        let namespaces = namespaces.into_iter().map(str::to_owned).collect();
+        Some(((group.to_owned(), plural.to_owned()), (resource.clone(), namespaces)))
+    });
+    found.collect()
 }
 
 /// Asks the cluster to print what only it can print.
