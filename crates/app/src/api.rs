@@ -12,6 +12,7 @@ use futures::StreamExt;
 use http::{Method, Request, StatusCode};
 use kube::client::Body;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::object::{Gvk, Object, ObjectKey, join_api_version};
@@ -425,6 +426,18 @@ impl Cluster {
         namespace: Option<&str>,
         labels: Option<&str>,
     ) -> Result<Vec<Object>, ApiError> {
+        self.list_as(resource, namespace, labels, |object| object).await
+    }
+
+    /// The same, and of each object only what is made of it: many objects take less memory as something else than as
+    /// they are looked at.
+    pub async fn list_as<T>(
+        &self,
+        resource: &ResourceType,
+        namespace: Option<&str>,
+        labels: Option<&str>,
+        make: impl Fn(Object) -> T,
+    ) -> Result<Vec<T>, ApiError> {
         let base = resource.path(namespace);
         let labels = labels.map(|l| format!("&labelSelector={}", segment(l))).unwrap_or_default();
         let mut restarts = 0;
@@ -434,28 +447,32 @@ impl Cluster {
             loop {
                 let next =
                     if token.is_empty() { String::new() } else { format!("&continue={}", segment(&token)) };
-                let page = match self.get_path(&format!("{base}?limit={PAGE_OBJECTS}{labels}{next}")).await {
-                    Err(e) if e.is_gone() && restarts < LIST_RESTARTS_MAX => {
-                        restarts += 1;
-                        continue 'anew;
-                    }
-                    page => page?,
-                };
-                let Value::Object(mut page) = page else { return Err(not_a_list(&base)) };
-                match page.remove("items") {
-                    Some(Value::Array(items)) => {
-                        objects.extend(items.into_iter().map(|item| typed(item, resource)))
-                    }
-                    // An empty list of an old server: Go writes a nil slice as null.
-                    Some(Value::Null) => {}
-                    _ => return Err(not_a_list(&base)),
+                let path = format!("{base}?limit={PAGE_OBJECTS}{labels}{next}");
+                let what = format!("GET {path}");
+                let answer =
+                    self.send(Method::GET, &path, &[("accept", "application/json")], Vec::new()).await?;
+                if answer.status == StatusCode::GONE && restarts < LIST_RESTARTS_MAX {
+                    restarts += 1;
+                    continue 'anew;
                 }
-                token = page
-                    .get("metadata")
-                    .and_then(|m| m.get("continue"))
-                    .and_then(Value::as_str)
-                    .unwrap_or("")
-                    .to_owned();
+                if !answer.status.is_success() {
+                    return Err(refusal(what, &answer));
+                }
+                // One object is opened after the other.
+                let unreadable = |e: serde_json::Error| match e.classify() {
+                    serde_json::error::Category::Data => not_a_list(&base),
+                    _ => not_json(what.clone(), &answer, &e),
+                };
+                let page: Page<'_> = serde_json::from_slice(&answer.body).map_err(unreadable)?;
+                // An empty list of an old server: Go writes a nil slice as null.
+                let items: Option<Vec<&RawValue>> =
+                    serde_json::from_str(page.items.get()).map_err(unreadable)?;
+                for item in items.into_iter().flatten() {
+                    let item =
+                        serde_json::from_str(item.get()).map_err(|e| not_json(what.clone(), &answer, &e))?;
+                    objects.push(make(typed(item, resource)));
+                }
+                token = page.metadata.and_then(|metadata| metadata.goes_on).unwrap_or_default();
                 if token.is_empty() {
                     return Ok(objects);
                 }
@@ -599,15 +616,19 @@ impl Cluster {
         }
     }
 
-    /// Lists many (type, namespace) pairs, some at a time; every pair has its own result.
-    pub async fn list_all(
+    /// Lists many (type, namespace) pairs, some at a time; every pair has its own result. Of each object there is what is
+    /// made of it.
+    pub async fn list_all<T>(
         &self,
         wanted: Vec<(ResourceType, Option<String>)>,
         at_once: usize,
-    ) -> Vec<(ResourceType, Option<String>, Result<Vec<Object>, ApiError>)> {
+        make: impl Fn(&ResourceType, Object) -> T,
+    ) -> Vec<(ResourceType, Option<String>, Result<Vec<T>, ApiError>)> {
+        let make = &make;
         let mut lists: Vec<_> = futures::stream::iter(wanted.into_iter().enumerate())
             .map(|(order, (resource, namespace))| async move {
-                let result = self.list(&resource, namespace.as_deref(), None).await;
+                let made = |object| make(&resource, object);
+                let result = self.list_as(&resource, namespace.as_deref(), None, made).await;
                 (order, resource, namespace, result)
             })
             .buffer_unordered(at_once.max(1))
@@ -616,6 +637,20 @@ impl Cluster {
         lists.sort_by_key(|(order, ..)| *order);
         lists.into_iter().map(|(_, resource, namespace, result)| (resource, namespace, result)).collect()
     }
+}
+
+/// A page of a list, its objects not looked at yet.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    items: &'a RawValue,
+    metadata: Option<PageMetadata>,
+}
+
+#[derive(Deserialize)]
+struct PageMetadata {
+    #[serde(rename = "continue")]
+    goes_on: Option<String>,
 }
 
 fn not_a_list(path: &str) -> ApiError {
@@ -638,17 +673,23 @@ fn typed(value: Value, resource: &ResourceType) -> Object {
 /// Reads a JSON answer, or the Status in a failing one.
 pub(crate) fn parse(what: String, answer: Answer) -> Result<Value, ApiError> {
     if !answer.status.is_success() {
-        let message = serde_json::from_slice::<Value>(&answer.body)
-            .ok()
-            .and_then(|status| status.get("message")?.as_str().map(str::to_owned))
-            .unwrap_or_else(|| String::from_utf8_lossy(&answer.body).chars().take(300).collect());
-        return Err(ApiError::status(what, answer.status, message));
+        return Err(refusal(what, &answer));
     }
-    serde_json::from_slice(&answer.body).map_err(|e| ApiError::Other {
-        what,
-        status: answer.status.as_u16(),
-        message: format!("the answer is not JSON: {e}"),
-    })
+    serde_json::from_slice(&answer.body).map_err(|e| not_json(what, &answer, &e))
+}
+
+/// What a failing answer says.
+fn refusal(what: String, answer: &Answer) -> ApiError {
+    let message = serde_json::from_slice::<Value>(&answer.body)
+        .ok()
+        .and_then(|status| status.get("message")?.as_str().map(str::to_owned))
+        .unwrap_or_else(|| String::from_utf8_lossy(&answer.body).chars().take(300).collect());
+    ApiError::status(what, answer.status, message)
+}
+
+fn not_json(what: String, answer: &Answer, error: &serde_json::Error) -> ApiError {
+    let message = format!("the answer is not JSON: {error}");
+    ApiError::Other { what, status: answer.status.as_u16(), message }
 }
 
 fn transport(what: &str, error: kube::Error) -> ApiError {

@@ -13,7 +13,7 @@ use repo::{Env, Finding, Outcome};
 
 use crate::api::ApiResources;
 use crate::captured::Printed;
-use crate::point::Point;
+use crate::point::{Contents, Point, PointMeta};
 
 /// What a cluster said of its API, as a point holds it.
 #[derive(Debug, Default)]
@@ -24,17 +24,40 @@ pub struct Api {
     pub tables: Vec<Printed>,
 }
 
-/// The server, and what of the point could not be placed in it.
+/// The server of a point in memory, and what of the point could not be placed in it.
 pub fn server(point: &Point, api: Api, env: &Env) -> Outcome<ApiServer> {
+    let server = empty(&point.meta, &point.discovery, api, env);
+    let refused = server.load(point.objects.iter().map(|stored| stored.original.open().0));
+    Outcome { done: server, findings: not_shown(refused) }
+}
+
+/// The same, of a point in its repository: what the server does not need is never in memory.
+///
+/// # Errors
+/// If a part of the point cannot be read.
+pub fn from_repository(contents: &Contents<'_>, env: &Env) -> Result<Outcome<ApiServer>, repo::Error> {
+    let server = empty(&contents.meta()?, &contents.discovery()?, contents.api()?, env);
+    let mut failed = None;
+    let objects = contents.originals()?.map_while(|object| object.map_err(|error| failed = Some(error)).ok());
+    let refused = server.load(objects);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Outcome { done: server, findings: not_shown(refused) }),
+    }
+}
+
+fn empty(meta: &PointMeta, discovery: &ApiResources, api: Api, env: &Env) -> ApiServer {
     let mut options = options(env).read_only();
-    if !point.meta.cluster.version.is_empty() {
-        options.version = point.meta.cluster.version.clone();
+    if !meta.cluster.version.is_empty() {
+        options.version = meta.cluster.version.clone();
     }
     let server = ApiServer::new(options);
-    server.serve_as(served(&point.discovery, api));
-    let refused = server.load(point.objects.iter().map(|stored| stored.original.clone()));
-    let findings = refused.into_iter().map(|why| Finding::warning("not-shown", "browse", why)).collect();
-    Outcome { done: server, findings }
+    server.serve_as(served(discovery, api));
+    server
+}
+
+fn not_shown(refused: Vec<String>) -> Vec<Finding> {
+    refused.into_iter().map(|why| Finding::warning("not-shown", "browse", why)).collect()
 }
 
 /// A server with our clock and our dice.

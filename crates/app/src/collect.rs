@@ -1,7 +1,7 @@
 //! From selected objects to stored ones: the untouched object beside the cleaned one.
 
 use crate::clean::clean;
-use crate::object::ObjectKey;
+use crate::object::{ObjectKey, Packed};
 use crate::point::StoredObject;
 use crate::select::{Picked, Selected};
 
@@ -12,8 +12,8 @@ pub fn stored(key: &ObjectKey, picked: &Picked) -> StoredObject {
         key: key.clone(),
         role: picked.role,
         restore: picked.restore,
-        original: picked.seen.object.0.clone(),
-        clean: clean(&picked.seen.object).0,
+        original: picked.seen.object.clone(),
+        clean: Packed::from(clean(&picked.seen.object.open()).0),
     }
 }
 

@@ -129,24 +129,21 @@ pub fn points(
         other.candidates.into_iter().map(|candidate| (candidate.key.clone(), candidate)).collect();
     // Of both points, those of the second counting more: what it has now is served in its versions.
     let stored = before.0.objects.iter().chain(&after.0.objects);
-    let definitions: BTreeMap<&ObjectKey, &Value> = stored
+    let definitions: BTreeMap<&ObjectKey, Value> = stored
         .filter(|stored| stored.key.kind == "CustomResourceDefinition")
-        .map(|stored| (&stored.key, &stored.original))
+        .map(|stored| (&stored.key, stored.original.open().0))
         .collect();
     let mut sides = Sides::new(before.0, options, prepared);
     for candidate in std::mem::take(&mut sides.prepared.candidates) {
         let original = |candidate: &Candidate| {
-            candidate
-                .stored
-                .and_then(|index| after.0.objects.get(index))
-                .map(|stored| stored.original.clone())
+            candidate.stored.and_then(|index| after.0.objects.get(index)).map(|stored| stored.original.open())
         };
         match there.get(&candidate.key) {
             None => sides.only_before(&candidate),
             Some(there) => match original(there) {
                 Some(original) => {
-                    let definition = definitions.get(&definition_key(&candidate.resource)).copied();
-                    sides.both(&candidate, &there.desired, &Object(original), definition);
+                    let definition = definitions.get(&definition_key(&candidate.resource));
+                    sides.both(&candidate, &there.desired, &original, definition);
                 }
                 // A namespace that neither point holds an object of.
                 None => {
@@ -177,6 +174,7 @@ pub async fn with_cluster(point: &Point, cluster: &Cluster, options: &DiffOption
     for (candidate, live) in looked {
         match live {
             Some(live) => {
+                let live = live.open();
                 let (now, wanted) = pair(&candidate.desired, &live);
                 let candidate = Candidate { desired: wanted, ..candidate };
                 sides.both(&candidate, &now, &live, None);
@@ -275,11 +273,11 @@ impl<'a> Sides<'a> {
         let original = match stored {
             // The same transform once more on the whole object, so that only what it cannot reach is left over.
             // It fitted the clean object; should a patch not fit the whole one, that one is compared as it was.
-            Some(stored) => self
-                .options
-                .transform
-                .apply(&stored.original, &stored.resource.plural)
-                .map_or_else(|_| stored.original.clone(), |done| done.value),
+            Some(stored) => {
+                let whole = stored.original.open().0;
+                let done = self.options.transform.apply(&whole, &stored.resource.plural);
+                done.map_or(whole, |done| done.value)
+            }
             None => candidate.desired.0.clone(),
         };
         let (wanted, now) = self.one_version(candidate, now, definition);

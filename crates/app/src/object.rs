@@ -2,13 +2,15 @@
 //!
 //! A typed struct drops every field its version does not know, and a backup that drops fields is not one.
 //! So objects stay `serde_json::Value` from the API server to the repository and back, and this file gives
-//! them the few names everybody needs.
+//! them the few names everybody needs. Where many are held at once they are held as text ([`Packed`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// What an object is, its version included.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -202,6 +204,64 @@ impl From<Value> for Object {
     }
 }
 
+/// An object held as text, to be opened where its fields are asked for: as a tree of values it takes five times as much
+/// memory, and a large application has a hundred thousand of them.
+#[derive(Clone)]
+pub struct Packed(Arc<str>);
+
+impl Packed {
+    /// The object, to be looked at. It costs reading the text; who looks twice opens once.
+    pub fn open(&self) -> Object {
+        // It was written from a tree of values, so it is one.
+        Object(serde_json::from_str(&self.0).unwrap_or_default())
+    }
+}
+
+impl From<&Value> for Packed {
+    fn from(value: &Value) -> Packed {
+        Packed(value.to_string().into())
+    }
+}
+
+impl From<Value> for Packed {
+    fn from(value: Value) -> Packed {
+        Packed::from(&value)
+    }
+}
+
+impl From<&Object> for Packed {
+    fn from(object: &Object) -> Packed {
+        Packed::from(&object.0)
+    }
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialEq for Packed {
+    fn eq(&self, other: &Packed) -> bool {
+        // The order of members is no difference.
+        self.0 == other.0 || self.open() == other.open()
+    }
+}
+
+impl Serialize for Packed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        text.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Packed, D::Error> {
+        // Read as a tree first: what cannot be opened is not taken.
+        Value::deserialize(deserializer).map(Packed::from)
+    }
+}
+
 /// A JSON object of strings as a map; what is not a string is left out.
 pub fn string_map(value: Option<&Value>) -> BTreeMap<String, String> {
     value
@@ -234,6 +294,27 @@ mod tests {
         ] {
             assert_eq!(Object(object).key().to_string(), said);
         }
+    }
+
+    #[test]
+    fn a_packed_object_is_the_same_object() {
+        let object = json!({"kind": "X", "metadata": {"name": "a\u{2028}\"b"}, "n": [1, -2.5, 1e100, null, {}], "last": ""});
+        let packed = Packed::from(&object);
+        assert_eq!(packed.open().0, object);
+        assert_eq!(packed.open().0.to_string(), object.to_string(), "in its order");
+        assert_eq!(
+            packed,
+            Packed::from(json!({"last": "", "n": [1, -2.5, 1e100, null, {}], "kind": "X",
+            "metadata": {"name": "a\u{2028}\"b"}})),
+            "another order is no difference"
+        );
+        let beside = serde_json::to_string(&[packed.clone(), packed.clone()]).unwrap();
+        assert_eq!(beside, json!([object, object]).to_string(), "it stands in a document as what it is");
+        assert_eq!(serde_json::from_str::<Vec<Packed>>(&beside).unwrap(), [packed.clone(), packed]);
+        assert!(
+            serde_json::from_str::<Packed>("{\"a\":1e999}").is_err(),
+            "what cannot be opened is not taken"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
+use std::marker::PhantomData;
 
 use repo::{
     CommitDraft, CommitId, CommitInfo, EntryKind, Lane, ManifestEntry, Outcome, Reader, Repository, Root,
@@ -19,7 +20,7 @@ use crate::browse::Api;
 use crate::captured::{Captured, DOCUMENTS, Document, TABLES};
 use crate::certificate::{Certificate, Level};
 use crate::graph::Graph;
-use crate::object::ObjectKey;
+use crate::object::{ObjectKey, Packed};
 
 /// The format this release writes, and the newest it reads.
 pub const FORMAT: u32 = 1;
@@ -90,9 +91,9 @@ pub struct StoredObject {
     #[serde(default)]
     pub restore: Restore,
     /// As the API server gave it.
-    pub original: Value,
+    pub original: Packed,
     /// As a restore applies it.
-    pub clean: Value,
+    pub clean: Packed,
 }
 
 /// One claim and its data.
@@ -188,6 +189,9 @@ pub struct PointMeta {
 
 /// A document read from a point may be this large.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// A document goes to the repository in pieces of this size.
+const WRITTEN_BYTES: usize = 64 << 10;
 
 /// Names of the manifest's entries.
 mod entry {
@@ -447,12 +451,23 @@ impl<'r> Contents<'r> {
 
     /// Its objects, one after the other.
     pub fn objects(&self) -> Result<Objects<'_>, repo::Error> {
+        self.lines()
+    }
+
+    /// Its objects as the API server gave them, one after the other: for who does not restore.
+    pub fn originals(&self) -> Result<impl Iterator<Item = Result<Value, repo::Error>>, repo::Error> {
+        let lines: Objects<'_, Original> = self.lines()?;
+        Ok(lines.map(|line| line.map(|line| line.original)))
+    }
+
+    fn lines<T>(&self) -> Result<Objects<'_, T>, repo::Error> {
         let root = self.root(entry::OBJECTS)?;
         Ok(Objects {
             lines: BufReader::new(Box::new(self.reader.stream(&root))),
             number: 0,
             commit: self.commit,
             over: false,
+            of: PhantomData,
         })
     }
 
@@ -473,16 +488,23 @@ impl<'r> Contents<'r> {
     }
 }
 
+/// What of a stored object is read by who only looks at it.
+#[derive(Deserialize)]
+struct Original {
+    original: Value,
+}
+
 /// The objects of a point, one after the other.
-pub struct Objects<'r> {
+pub struct Objects<'r, T = StoredObject> {
     lines: BufReader<Box<dyn std::io::Read + 'r>>,
     number: u64,
     commit: CommitId,
     over: bool,
+    of: PhantomData<T>,
 }
 
-impl Iterator for Objects<'_> {
-    type Item = Result<StoredObject, repo::Error>;
+impl<T: DeserializeOwned> Iterator for Objects<'_, T> {
+    type Item = Result<T, repo::Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {
@@ -504,15 +526,27 @@ impl Iterator for Objects<'_> {
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, repo::Error> {
-    serde_json::to_vec(value).map_err(|e| {
-        repo::Error::invalid(format!("a part of the recovery point cannot be written as JSON: {e}"))
-    })
+    serde_json::to_vec(value).map_err(unwritten)
 }
 
 fn document<T: Serialize>(writer: &Writer, name: &str, value: &T) -> Result<ManifestEntry, repo::Error> {
-    let mut stream = writer.stream(Lane::Data);
-    stream.append(&encode(value)?)?;
+    // A certificate can be larger than all that it is about: it is never in memory as text.
+    let mut stream = std::io::BufWriter::with_capacity(WRITTEN_BYTES, writer.stream(Lane::Data));
+    serde_json::to_writer(&mut stream, value).map_err(unwritten)?;
+    let stream = stream.into_inner().map_err(|e| unstored(e.into_error()))?;
     Ok(bytes_entry(name, stream.finish()?))
+}
+
+fn unwritten(error: serde_json::Error) -> repo::Error {
+    if error.is_io() {
+        return unstored(error.into());
+    }
+    repo::Error::invalid(format!("a part of the recovery point cannot be written as JSON: {error}"))
+}
+
+fn unstored(error: std::io::Error) -> repo::Error {
+    let failed = |error| repo::Error::failed(format!("writing a part of the recovery point: {error}"));
+    repo::Error::from_io(error).unwrap_or_else(failed)
 }
 
 fn bytes_entry(name: &str, root: Root) -> ManifestEntry {

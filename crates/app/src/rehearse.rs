@@ -193,7 +193,7 @@ async fn like(
     options.version = target.resources.version.clone();
     let server = ApiServer::new(options);
     server.serve_as(browse::served(&target.resources, browse::Api::default()));
-    let refused = server.load(seen.objects.values().map(|seen| seen.object.0.clone()));
+    let refused = server.load(seen.objects.values().map(|seen| seen.object.open().0));
     findings.extend(refused.into_iter().map(|why| Finding::warning("not-loaded", "the target", why)));
     Ok(server)
 }

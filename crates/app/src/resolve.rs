@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::certificate::External;
 use crate::graph::{By, Edge, RefKind};
@@ -17,7 +17,7 @@ use crate::object::{Object, ObjectKey};
 use crate::refs::{self, Found, Namespaces, Target};
 use crate::schema::{self, Schema};
 use crate::selector::Selector;
-use crate::world::{Observed, World, canonical};
+use crate::world::{Labels, Observed, World, canonical};
 
 /// References by the object that refers.
 pub type Edges = BTreeMap<ObjectKey, Vec<Edge>>;
@@ -67,6 +67,7 @@ fn add(references: &mut References, index: &Index<'_>, key: &ObjectKey, seen: &O
     edges.dedup_by(|a, b| a.to == b.to && a.via == b.via && a.at == b.at);
     external.sort();
     external.dedup();
+    edges.shrink_to_fit();
     if !external.is_empty() {
         references.external.insert(key.clone(), external);
     }
@@ -84,16 +85,17 @@ struct Resolved<'i> {
 impl Resolved<'_> {
     fn resolve(&mut self, seen: &Observed) {
         let world = self.index.world;
-        let mut found = refs::of(&seen.object);
+        let object = seen.object.open();
+        let mut found = refs::of(&object);
         if let Some(near) = seen.info().near {
-            near(&seen.object, &|key| world.get(key), &mut found);
+            near(&object, &|key| world.get(key), &mut found);
         }
         let kind = (seen.resource.group.clone(), seen.resource.kind.clone());
         if let Some(schema) = self.index.schemas.get(&kind) {
-            schema.find(&seen.object, &mut found);
+            schema.find(&object, &mut found);
         }
-        self.tracked_by_argo(&seen.object, &mut found);
-        self.images(seen);
+        self.tracked_by_argo(&object, &mut found);
+        self.images(seen, &object);
         for found in found {
             self.one(found);
         }
@@ -162,12 +164,12 @@ impl Resolved<'_> {
     }
 
     /// What its pods are made from. Pods that somebody makes say it where they are declared.
-    fn images(&mut self, seen: &Observed) {
+    fn images(&mut self, seen: &Observed, object: &Object) {
         let Some(base) = seen.info().pod_spec else { return };
-        if seen.object.controller().is_some() {
+        if seen.controller().is_some() {
             return;
         }
-        for (at, image) in kinds::podspec::images(&seen.object, base) {
+        for (at, image) in kinds::podspec::images(object, base) {
             let (from, name) = (self.key.clone(), image.to_owned());
             self.external.push(External { from, at, kind: Kind::Image, name });
         }
@@ -192,11 +194,11 @@ impl Resolved<'_> {
 /// What is looked up while references are resolved.
 struct Index<'w> {
     world: &'w World,
-    labels: Labels<'w>,
+    labels: Labelled<'w>,
     schemas: BTreeMap<(String, String), Schema>,
-    definitions: HashMap<&'w str, Vec<&'w ObjectKey>>,
+    definitions: HashMap<String, Vec<&'w ObjectKey>>,
     /// Who serves a host name.
-    hosts: HashMap<&'w str, &'w ObjectKey>,
+    hosts: HashMap<String, &'w ObjectKey>,
     /// Argo CD's Applications by name; none where several have it.
     argo: HashMap<&'w str, Option<&'w ObjectKey>>,
 }
@@ -206,7 +208,7 @@ impl<'w> Index<'w> {
     fn bare(world: &'w World) -> Index<'w> {
         Index {
             world,
-            labels: Labels::default(),
+            labels: Labelled::default(),
             schemas: BTreeMap::new(),
             definitions: HashMap::new(),
             hosts: HashMap::new(),
@@ -215,14 +217,15 @@ impl<'w> Index<'w> {
     }
 
     fn of(world: &'w World) -> Index<'w> {
-        let definitions: Vec<&Object> = world
+        let definitions: Vec<(&ObjectKey, Object)> = world
             .of_kind(custom_resource_definition::GROUP, "CustomResourceDefinition")
-            .map(|(_, seen)| &*seen.object)
+            .map(|(key, seen)| (key, seen.object.open()))
             .collect();
+        let opened: Vec<&Object> = definitions.iter().map(|(_, object)| object).collect();
         let mut index =
-            Index { schemas: schema::all(&definitions), labels: Labels::of(world), ..Index::bare(world) };
-        for (key, seen) in world.of_kind(custom_resource_definition::GROUP, "CustomResourceDefinition") {
-            index.definitions.entry(seen.object.str("/spec/group")).or_default().push(key);
+            Index { schemas: schema::all(&opened), labels: Labelled::of(world), ..Index::bare(world) };
+        for (key, object) in &definitions {
+            index.definitions.entry(object.str("/spec/group").to_owned()).or_default().push(*key);
         }
         for (key, _) in world.of_kind("argoproj.io", "Application") {
             let one = index.argo.entry(&key.name).or_insert(Some(key));
@@ -238,8 +241,8 @@ impl<'w> Index<'w> {
             ("gateway.networking.k8s.io", "TLSRoute", "/spec/hostnames/*"),
         ] {
             for (key, seen) in world.of_kind(group, kind) {
-                for host in texts(&seen.object.0, place) {
-                    index.hosts.entry(host).or_insert(key);
+                for host in texts(&seen.object.open().0, place) {
+                    index.hosts.entry(host.to_owned()).or_insert(key);
                 }
             }
         }
@@ -292,7 +295,7 @@ impl<'w> Index<'w> {
         }
         let name = format!("{}.{}", resource.version, resource.group);
         let service = ObjectKey::new("apiregistration.k8s.io", "APIService", "", &name);
-        let is_somebodys = |api: &Object| api.at("/spec/service").is_some_and(Value::is_object);
+        let is_somebodys = |api: Object| api.at("/spec/service").is_some_and(Value::is_object);
         if self.world.get(&service).is_some_and(is_somebodys) { service } else { definition }
     }
 
@@ -309,10 +312,10 @@ impl<'w> Index<'w> {
             Namespaces::Named(names) => names.iter().map(String::as_str).collect(),
             Namespaces::Any => Vec::new(),
             Namespaces::Labelled(labels) => {
-                let fitting = self.world.of_kind("", "Namespace").filter(|(_, seen)| {
-                    let own = seen.object.at("/metadata/labels").and_then(Value::as_object);
-                    labels.selects(|name| own?.get(name)?.as_str())
-                });
+                let fitting = self
+                    .world
+                    .of_kind("", "Namespace")
+                    .filter(|(_, seen)| labels.selects(|name| seen.facts.labels.get(name)));
                 fitting.map(|(key, _)| key.name.as_str()).collect()
             }
         };
@@ -327,10 +330,7 @@ impl<'w> Index<'w> {
                 .world
                 .of_kind(group, kind)
                 .filter(|(key, _)| *namespaces == Namespaces::Any || all.contains(&key.namespace.as_str()))
-                .filter(|(_, seen)| {
-                    let own = seen.object.at("/metadata/labels").and_then(Value::as_object);
-                    selector.selects(|name| own?.get(name)?.as_str())
-                })
+                .filter(|(_, seen)| selector.selects(|name| seen.facts.labels.get(name)))
                 .map(|(key, _)| key.clone())
                 .collect(),
         }
@@ -370,36 +370,34 @@ fn bucket(group: &str, kind: &str) -> Option<usize> {
 
 /// Objects that somebody may select, by their labels: a selector looks only at candidates.
 #[derive(Default)]
-struct Labels<'w> {
-    entries: Vec<(&'w ObjectKey, Option<&'w Map<String, Value>>)>,
+struct Labelled<'w> {
+    entries: Vec<(&'w ObjectKey, &'w Labels)>,
     all: HashMap<(usize, &'w str), Vec<usize>>,
     with: HashMap<(usize, &'w str, &'w str, &'w str), Vec<usize>>,
     namespaces: BTreeSet<(usize, &'w str)>,
 }
 
-impl<'w> Labels<'w> {
-    fn of(world: &'w World) -> Labels<'w> {
-        let mut index = Labels::default();
+impl<'w> Labelled<'w> {
+    fn of(world: &'w World) -> Labelled<'w> {
+        let mut index = Labelled::default();
         for (key, seen) in &world.objects {
-            if let Some(base) = seen.info().pod_spec.and_then(|at| at.strip_suffix("/spec")) {
-                let labels = seen.object.at(&format!("{base}/metadata/labels"));
-                index.add(PODS, key, labels.and_then(Value::as_object));
+            if seen.info().pod_spec.is_some_and(|at| at.ends_with("/spec")) {
+                index.add(PODS, key, &seen.facts.pod_labels);
             }
             if let Some(bucket) = bucket(&key.group, &key.kind).filter(|bucket| *bucket != PODS) {
-                index.add(bucket, key, seen.object.at("/metadata/labels").and_then(Value::as_object));
+                index.add(bucket, key, &seen.facts.labels);
             }
         }
         index
     }
 
-    fn add(&mut self, bucket: usize, key: &'w ObjectKey, labels: Option<&'w Map<String, Value>>) {
+    fn add(&mut self, bucket: usize, key: &'w ObjectKey, labels: &'w Labels) {
         let at = self.entries.len();
         let namespace = key.namespace.as_str();
         self.entries.push((key, labels));
         self.namespaces.insert((bucket, namespace));
         self.all.entry((bucket, namespace)).or_default().push(at);
-        for (name, value) in labels.into_iter().flatten() {
-            let value = value.as_str().unwrap_or("");
+        for (name, value) in labels.iter() {
             self.with.entry((bucket, namespace, name, value)).or_default().push(at);
         }
     }
@@ -416,7 +414,7 @@ impl<'w> Labels<'w> {
         };
         candidates.into_iter().flatten().filter_map(move |at| {
             let (key, labels) = self.entries.get(*at)?;
-            selector.selects(|name| labels.as_ref()?.get(name)?.as_str()).then_some(*key)
+            selector.selects(|name| labels.get(name)).then_some(*key)
         })
     }
 

@@ -191,7 +191,7 @@ impl Filter {
 
     fn asks_for(&self, key: &ObjectKey, seen: &Observed) -> bool {
         self.include.as_ref().is_none_or(|kinds| kinds.iter().any(|(group, kind)| key.is(group, kind)))
-            && self.labels.matches(&seen.object.labels())
+            && self.labels.selects(|name| seen.facts.labels.get(name))
     }
 }
 
@@ -212,7 +212,7 @@ pub async fn select(cluster: &Cluster, selection: &Selection) -> Result<Selected
         world.fetch(cluster, &abroad).await?;
         references.add_fetched(&world, abroad);
     };
-    let mut selected = assemble(&cluster.resources, &world, &references, &roles, &filter);
+    let mut selected = assemble(&cluster.resources, &world, references, &roles, &filter);
     selected.name = selection.name();
     if selection.is_of_namespaces() {
         // One without members is in the point as well.
@@ -256,7 +256,7 @@ fn seeds(
             .objects
             .iter()
             .filter(|(key, seen)| {
-                !key.namespace.is_empty() || discover::is_released_into(&seen.object, world)
+                !key.namespace.is_empty() || discover::is_released_into(&seen.object.open(), world)
             })
             .map(|(key, _)| key.clone())
             .collect(),
@@ -389,7 +389,7 @@ fn share(
 fn assemble(
     api: &ApiResources,
     world: &World,
-    found: &References,
+    mut found: References,
     roles: &BTreeMap<ObjectKey, Role>,
     filter: &Filter,
 ) -> Selected {
@@ -399,7 +399,7 @@ fn assemble(
         let restore = match world.keep(seen) {
             Keep::No(_) => continue,
             Keep::Evidence(_) => Restore::Evidence,
-            Keep::Yes if owner_restores(world, roles, seen) => Restore::Owned,
+            Keep::Yes if owner_restores(world, roles, key, seen) => Restore::Owned,
             Keep::Yes => Restore::Yes,
         };
         if *role == Role::Member {
@@ -407,19 +407,22 @@ fn assemble(
         }
         selected.objects.insert(key.clone(), Picked { seen: seen.clone(), role: *role, restore });
     }
+    // Each reference is moved from where it was found: there are many, and they are never needed twice.
+    found.edges.retain(|key, _| selected.objects.contains_key(key));
+    selected.references.reserve_exact(found.edges.values().map(Vec::len).sum());
     for (key, picked) in &selected.objects {
-        selected.external.extend(found.external.get(key).into_iter().flatten().cloned());
-        for edge in found.edges.get(key).into_iter().flatten() {
+        selected.external.extend(found.external.remove(key).into_iter().flatten());
+        for edge in found.edges.remove(key).into_iter().flatten() {
             let (state, reason) = if selected.objects.contains_key(&edge.to) {
                 (State::Included, String::new())
             } else {
-                not_included(api, world, edge, picked, filter)
+                not_included(api, world, &edge, picked, filter)
             };
             selected.references.push(Reference {
-                from: edge.from.clone(),
-                to: edge.to.clone(),
+                from: edge.from,
+                to: edge.to,
                 via: edge.via,
-                at: edge.at.clone(),
+                at: edge.at,
                 by: edge.by,
                 state,
                 reason,
@@ -432,16 +435,22 @@ fn assemble(
 /// Is its controller in the point, and will it make the object again, the same? Kubernetes' own workloads do so
 /// with their pods, replica sets and jobs. Of an operator nobody knows: the password it generated once is in the
 /// Secret it owns and in the data, and a new one would open nothing. So what operators own is restored.
-fn owner_restores(world: &World, roles: &BTreeMap<ObjectKey, Role>, seen: &Observed) -> bool {
-    let Some(owner) = seen.object.controller() else { return false };
+fn owner_restores(
+    world: &World,
+    roles: &BTreeMap<ObjectKey, Role>,
+    own: &ObjectKey,
+    seen: &Observed,
+) -> bool {
+    let Some(owner) = seen.controller() else { return false };
     let makes_pods = kinds::lookup(&owner.gvk.group, &owner.gvk.kind).pod_spec.is_some();
     if !makes_pods || seen.info().order != Order::Workload {
         return false;
     }
-    [seen.object.namespace(), ""].iter().any(|namespace| {
+    [own.namespace.as_str(), ""].iter().any(|namespace| {
         let mut key = ObjectKey::new(&owner.gvk.group, &owner.gvk.kind, namespace, &owner.name);
         world::canonical(&mut key);
-        let is_same = world.get(&key).is_some_and(|o| owner.uid.is_empty() || o.uid() == owner.uid);
+        let is_same =
+            world.objects.get(&key).is_some_and(|o| owner.uid.is_empty() || o.facts.uid == owner.uid);
         is_same && roles.contains_key(&key)
     })
 }
@@ -477,7 +486,7 @@ fn not_included(
     if edge.via == RefKind::Owner {
         return expected("its owner is gone; it is restored without");
     }
-    if to.is("storage.k8s.io", "StorageClass") && is_made_by_hand(&from.seen.object) {
+    if to.is("storage.k8s.io", "StorageClass") && is_made_by_hand(&from.seen.object.open()) {
         return expected("no such class exists: the name only pairs claims with volumes made by hand");
     }
     match world.unread(to) {

@@ -2,8 +2,9 @@
 //!
 //! Observing never ends at one thing that cannot be read: a kind that is forbidden or broken is remembered, so
 //! that the certificate can say "not readable" and not "not there". It ends when nothing may be read at all, or
-//! when the cluster itself does not answer.
+//! when the cluster itself does not answer. Objects are held as text, with what is asked of all of them beside it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use repo::{Finding, Severity};
 use serde_json::Value;
 
 use crate::api::{ApiError, Cluster, ResourceType};
+use crate::discover;
 use crate::error::Error;
 use crate::kinds::{self, Keep, KindInfo};
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, OwnerRef, Packed};
 use crate::selector::glob;
 
 /// Lists asked for at the same time.
@@ -29,14 +31,86 @@ const MEASURED: &[&str] = &["metrics.k8s.io", "custom.metrics.k8s.io", "external
 pub struct Observed {
     /// Its type.
     pub resource: Arc<ResourceType>,
-    /// The object, untouched; shared, since a large application is the most memory a backup needs.
-    pub object: Arc<Object>,
+    /// The object, untouched.
+    pub object: Packed,
+    /// What is asked of every object.
+    pub facts: Arc<Facts>,
+}
+
+/// What is asked of every object again and again, so that it is opened once for all of it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Its UID.
+    pub uid: String,
+    /// Its owners.
+    pub owners: Vec<OwnerRef>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Labels of the pods it makes; its own if it is one.
+    pub pod_labels: Labels,
+    /// The application that it says it belongs to, and by what it says so.
+    pub word: Option<(String, &'static str)>,
+    /// Does it belong into a point? None where that depends on others.
+    keep: Option<Keep>,
+}
+
+/// A few labels, looked up by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Vec<(String, String)>);
+
+impl Labels {
+    fn of(value: Option<&Value>) -> Labels {
+        let labels = value.and_then(Value::as_object).into_iter().flatten();
+        Labels(labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect())
+    }
+
+    /// A label's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(own, _)| *own == name).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl Facts {
+    fn of(info: &KindInfo, object: &Object) -> Facts {
+        let asked = Cell::new(false);
+        let keep = (info.keep)(object, &|_| {
+            asked.set(true);
+            None
+        });
+        let pods = info.pod_spec.and_then(|at| at.strip_suffix("/spec"));
+        Facts {
+            uid: object.uid().to_owned(),
+            owners: object.owner_references(),
+            labels: Labels::of(object.at("/metadata/labels")),
+            pod_labels: Labels::of(pods.and_then(|base| object.at(&format!("{base}/metadata/labels")))),
+            word: discover::own_word(object),
+            keep: (!asked.get()).then_some(keep),
+        }
+    }
+}
+
+/// An object as it came in a list.
+type Read = (ObjectKey, Packed, Facts);
+
+fn read(resource: &ResourceType, object: Object) -> Read {
+    let facts = Facts::of(kinds::lookup(&resource.group, &resource.kind), &object);
+    (object.key(), Packed::from(&object), facts)
 }
 
 impl Observed {
     /// What its kind means.
     pub fn info(&self) -> &'static KindInfo {
         kinds::lookup(&self.resource.group, &self.resource.kind)
+    }
+
+    /// The owner that manages it, if there is one.
+    pub fn controller(&self) -> Option<&OwnerRef> {
+        self.facts.owners.iter().find(|owner| owner.controller)
     }
 }
 
@@ -65,9 +139,9 @@ pub struct World {
 }
 
 impl World {
-    /// An object.
-    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.objects.get(key).map(|seen| seen.object.as_ref())
+    /// An object, opened.
+    pub fn get(&self, key: &ObjectKey) -> Option<Object> {
+        self.objects.get(key).map(|seen| seen.object.open())
     }
 
     /// All objects of a kind.
@@ -83,7 +157,8 @@ impl World {
 
     /// Does this object belong into a point?
     pub fn keep(&self, seen: &Observed) -> Keep {
-        (seen.info().keep)(&seen.object, &|key| self.get(key))
+        let look = || (seen.info().keep)(&seen.object.open(), &|key| self.get(key));
+        seen.facts.keep.unwrap_or_else(look)
     }
 
     /// Could this object not be read, if it exists?
@@ -92,10 +167,10 @@ impl World {
         self.unread.get(&at(&key.namespace)).or_else(|| self.unread.get(&at(""))).copied()
     }
 
-    fn add(&mut self, resource: &Arc<ResourceType>, object: Object) {
-        let mut key = object.key();
+    fn add(&mut self, resource: &Arc<ResourceType>, (mut key, object, facts): Read) {
         canonical(&mut key);
-        self.objects.insert(key, Observed { resource: resource.clone(), object: Arc::new(object) });
+        let seen = Observed { resource: resource.clone(), object, facts: Arc::new(facts) };
+        self.objects.insert(key, seen);
     }
 }
 
@@ -184,17 +259,17 @@ pub async fn observe(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result
             wanted.push((resource, None));
         }
     }
-    let mut lists = cluster.list_all(wanted, LISTS_AT_ONCE).await;
+    let mut lists = cluster.list_all(wanted, LISTS_AT_ONCE, read).await;
     if in_one {
         let refused =
-            |(resource, _, result): &mut (ResourceType, Option<String>, Result<Vec<Object>, ApiError>)| {
+            |(resource, _, result): &mut (ResourceType, Option<String>, Result<Vec<Read>, ApiError>)| {
                 resource.namespaced && matches!(result, Err(ApiError::Denied { .. }))
             };
         let again: Vec<_> = lists
             .extract_if(.., refused)
             .flat_map(|(resource, ..)| namespaces.iter().map(move |n| (resource.clone(), Some(n.clone()))))
             .collect();
-        lists.extend(cluster.list_all(again, LISTS_AT_ONCE).await);
+        lists.extend(cluster.list_all(again, LISTS_AT_ONCE, read).await);
     }
     let (mut read, mut denied) = (0, None);
     let mut uids = BTreeSet::new();
@@ -203,13 +278,13 @@ pub async fn observe(cluster: &Cluster, namespaces: &BTreeSet<String>) -> Result
         match result {
             Ok(objects) => {
                 read += usize::from(resource.namespaced);
-                for object in objects {
-                    if resource.namespaced && !namespaces.contains(object.namespace()) {
+                for (key, object, facts) in objects {
+                    if resource.namespaced && !namespaces.contains(&key.namespace) {
                         continue;
                     }
                     // The same object under a group we do not know the kinship of.
-                    if object.uid().is_empty() || uids.insert(object.uid().to_owned()) {
-                        world.add(&resource, object);
+                    if facts.uid.is_empty() || uids.insert(facts.uid.clone()) {
+                        world.add(&resource, (key, object, facts));
                     }
                 }
             }
@@ -285,7 +360,7 @@ impl World {
         for (key, resource, answer) in answers {
             let at = (key.group.clone(), key.kind.clone(), key.namespace.clone());
             match answer {
-                Ok(Some(object)) => self.add(&Arc::new(resource.clone()), object),
+                Ok(Some(object)) => self.add(&Arc::new(resource.clone()), read(resource, object)),
                 Ok(None) => {}
                 Err(ApiError::Denied { .. }) => {
                     self.unread.insert(at, Unread::Forbidden);
@@ -303,7 +378,8 @@ impl World {
 /// Volumes of a pod spec that no backup of claims reaches, as (name, what it is).
 pub fn unprotected_volumes(seen: &Observed) -> Vec<(String, &'static str)> {
     let Some(base) = seen.info().pod_spec else { return Vec::new() };
-    let volumes = seen.object.at(&format!("{base}/volumes")).and_then(Value::as_array);
+    let object = seen.object.open();
+    let volumes = object.at(&format!("{base}/volumes")).and_then(Value::as_array);
     let kinds = [
         ("emptyDir", "emptyDir: gone with its pod"),
         ("hostPath", "hostPath: a directory of one node"),

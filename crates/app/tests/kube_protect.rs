@@ -190,8 +190,9 @@ async fn kube_a_real_application_is_selected_whole_and_without_what_the_cluster_
 
     // What the cluster chose is not in the clean object; what was asked for is.
     let stored = app::collect::collect(&selected).collect::<Vec<_>>();
-    let clean =
-        |kind: &str| &stored.iter().find(|o| o.key.kind == kind && o.restore == Restore::Yes).unwrap().clean;
+    let clean = |kind: &str| {
+        stored.iter().find(|o| o.key.kind == kind && o.restore == Restore::Yes).unwrap().clean.open().0
+    };
     let service = clean("Service");
     assert_eq!(
         (service["spec"].get("clusterIP"), service["spec"]["ports"][0].get("nodePort")),
@@ -205,7 +206,7 @@ async fn kube_a_real_application_is_selected_whole_and_without_what_the_cluster_
     let fresh = "protect-whole-copy";
     apply(&cluster, &[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": fresh}})]).await;
     for object in stored.iter().filter(|o| o.restore == Restore::Yes && !o.key.namespace.is_empty()) {
-        let mut copy = Object(object.clean.clone());
+        let mut copy = object.clean.open();
         copy.0["metadata"]["namespace"] = fresh.into();
         let resource = cluster.resources.find(&object.resource.group, &object.resource.kind).unwrap();
         cluster.create(resource, &copy, true).await.unwrap_or_else(|e| panic!("{}: {e}", object.key));

@@ -80,7 +80,7 @@ async fn round_trip(name: &str, cluster: &Cluster) {
 
     // Owners are the new ones.
     for stored in point.objects.iter().filter(|o| o.restore == Restore::Yes) {
-        let before = Object(stored.original.clone()).owner_references();
+        let before = stored.original.open().owner_references();
         let Some(live) = cluster.get_key(&stored.key).await.unwrap() else { continue };
         for owner in before {
             let now = live.owner_references().into_iter().find(|now| now.name == owner.name);

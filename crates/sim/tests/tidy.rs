@@ -293,6 +293,7 @@ const IGNORED: &[(&str, usize)] = &[
     // Each is started by the test beside it, in a process whose memory is measured, and fails without that.
     ("crates/repo/src/immutable/tests.rs", 1),
     ("crates/repo/src/summaries.rs", 1),
+    ("crates/app/tests/memory.rs", 1),
     ("crates/repo/tests/memory.rs", 1),
     ("crates/source/tests/memory.rs", 1),
 ];

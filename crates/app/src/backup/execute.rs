@@ -180,7 +180,8 @@ impl BackupPlan {
     /// Running pods that mount each claim, as of the second list.
     fn mounting_now(&self) -> BTreeMap<ObjectKey, Vec<(String, String)>> {
         let pods = self.selected.objects.iter().filter(|(k, _)| k.is("", "Pod"));
-        let mounting = mounting(pods.map(|(_, picked)| picked.seen.object.as_ref()));
+        let pods: Vec<Object> = pods.map(|(_, picked)| picked.seen.object.open()).collect();
+        let mounting = mounting(&pods);
         let name = |pod: &&Object| (pod.namespace().to_owned(), pod.name().to_owned());
         let claims = self.selected.claims().filter_map(|(key, _)| {
             let pods = mounting.get(&(key.namespace.as_str(), key.name.as_str()))?;
@@ -259,7 +260,7 @@ fn records(
         let mut record = VolumeRecord {
             namespace: key.namespace.clone(),
             claim: key.name.clone(),
-            volume: picked.seen.object.str("/spec/volumeName").to_owned(),
+            volume: picked.seen.object.open().str("/spec/volumeName").to_owned(),
             entry: None,
             consistency: Consistency::Fuzzy,
             bytes: 0,

@@ -182,15 +182,11 @@ pub async fn plan(cluster: &Cluster, means: &Means, options: &BackupOptions) -> 
     let started = means.env.now();
     let mut selected = select::select(cluster, &options.selection).await?;
     let cluster_id = cluster.id().await?;
-    let pods: Vec<Arc<Object>> = selected
-        .objects
-        .iter()
-        .filter(|(k, _)| k.is("", "Pod"))
-        .map(|(_, p)| p.seen.object.clone())
-        .collect();
-    let mut rules = crate::rules::plan::plan(&options.rules, pods.iter().map(Arc::as_ref), options.hold);
+    let pods: Vec<Object> =
+        selected.objects.iter().filter(|(k, _)| k.is("", "Pod")).map(|(_, p)| p.seen.object.open()).collect();
+    let mut rules = crate::rules::plan::plan(&options.rules, &pods, options.hold);
     if options.pod_hooks {
-        crate::rules::velero::add(&mut rules, pods.iter().map(Arc::as_ref));
+        crate::rules::velero::add(&mut rules, &pods);
     }
     let volumes = volumes(&selected, &pods, means).await?;
     let mut findings = std::mem::take(&mut selected.findings);
@@ -254,18 +250,14 @@ impl PlannedVolume {
 }
 
 /// Finds where every claim's bytes are.
-async fn volumes(
-    selected: &Selected,
-    pods: &[Arc<Object>],
-    means: &Means,
-) -> Result<Vec<PlannedVolume>, Error> {
+async fn volumes(selected: &Selected, pods: &[Object], means: &Means) -> Result<Vec<PlannedVolume>, Error> {
     let mut planned = Vec::new();
-    let pods = mounting(pods.iter().map(Arc::as_ref));
+    let pods = mounting(pods);
     for (key, picked) in selected.claims() {
-        let claim = &picked.seen.object;
+        let claim = picked.seen.object.open();
         let volume = claim.str("/spec/volumeName").to_owned();
         let pv = selected.objects.get(&ObjectKey::new("", "PersistentVolume", "", &volume));
-        let pv = pv.map_or(Value::Null, |p| p.seen.object.0.clone());
+        let pv = pv.map_or(Value::Null, |p| p.seen.object.open().0);
         let mounting = pods.get(&(key.namespace.as_str(), key.name.as_str())).map_or(&[][..], Vec::as_slice);
         let is_unbound = volume.is_empty() && claim.str("/status/phase") != "Lost";
         planned.push((
@@ -278,7 +270,7 @@ async fn volumes(
                 is_unbound,
             },
             pv,
-            claim.0.clone(),
+            claim.0,
             mounting.iter().map(|p| p.0.clone()).collect::<Vec<_>>(),
         ));
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::{Name, Users};
-use super::word::{own_place, own_word};
+use super::word::own_place;
 use super::{Application, Need, Shared};
 use crate::graph::{Edge, RefKind};
 use crate::kinds::{self, Keep};
@@ -101,11 +101,12 @@ fn cluster_scoped<'w>(
         if matches!(world.keep(seen), Keep::No(_)) || key.is("", "Namespace") {
             continue;
         }
-        let place = own_place(&seen.object);
+        let object = seen.object.open();
+        let place = own_place(&object);
         let fits = |n: &usize| {
             place.is_none_or(|place| names.get(*n).is_some_and(|(namespace, ..)| namespace == place))
         };
-        let said = own_word(&seen.object).and_then(|(name, _)| by_name.get(name.as_str()));
+        let said = seen.facts.word.as_ref().and_then(|(name, _)| by_name.get(name.as_str()));
         let said: Vec<usize> = said.into_iter().flatten().copied().filter(fits).collect();
         let found: BTreeSet<usize> = match said.as_slice() {
             [one] => [*one].into(),

@@ -251,9 +251,9 @@ fn summarise(
                 application.shared.push((*key).clone());
             }
             if key.is("", "PersistentVolumeClaim") {
-                application.volumes.push(claim_summary(&seen.object));
+                application.volumes.push(claim_summary(&seen.object.open()));
             }
-            let is_root = seen.object.controller().is_none();
+            let is_root = seen.controller().is_none();
             if runs(seen) && is_root && own.is_none_or(|own| own == *number) {
                 application.workloads.push((*key).clone());
                 application.unprotected.extend(

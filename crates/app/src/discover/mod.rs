@@ -23,7 +23,7 @@ use crate::resolve::{self, References};
 use crate::world;
 
 pub use group::group;
-pub(crate) use word::is_released_into;
+pub(crate) use word::{is_released_into, own_word};
 
 /// One application as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -134,7 +134,7 @@ pub async fn discover(cluster: &Cluster, namespaces: &[String]) -> Result<Discov
         .iter()
         .map(|(key, seen)| {
             let is_kept = !matches!(world.keep(seen), Keep::No(_));
-            (key.clone(), Seen { is_made: seen.object.controller().is_some(), is_kept })
+            (key.clone(), Seen { is_made: seen.controller().is_some(), is_kept })
         })
         .collect();
     let claimed: BTreeSet<&ObjectKey> =

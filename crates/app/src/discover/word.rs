@@ -4,7 +4,7 @@ use crate::object::{Object, ObjectKey};
 use crate::world::{self, Observed, World};
 
 /// What an object says of itself: the application, and by what it says so.
-pub(super) fn own_word(object: &Object) -> Option<(String, &'static str)> {
+pub(crate) fn own_word(object: &Object) -> Option<(String, &'static str)> {
     let text = |value: Option<&str>, by: &'static str| {
         value.filter(|name| !name.is_empty()).map(|name| (name.to_owned(), by))
     };
@@ -54,9 +54,8 @@ pub(super) fn owners<'w>(
     let mut chain = vec![(key, seen)];
     // Owners cannot be cyclic for long: a chain is at most a few links.
     while let Some((key, seen)) = chain.last().copied().filter(|_| chain.len() < 8) {
-        let references = seen.object.owner_references();
         // Not every operator calls itself the controller of what it makes.
-        let Some(owner) = references.iter().find(|o| o.controller).or(references.first()) else { break };
+        let Some(owner) = seen.controller().or(seen.facts.owners.first()) else { break };
         let mut up = ObjectKey::new(&owner.gvk.group, &owner.gvk.kind, &key.namespace, &owner.name);
         world::canonical(&mut up);
         let Some(found) = world.objects.get_key_value(&up) else { break };
@@ -67,5 +66,5 @@ pub(super) fn owners<'w>(
 
 /// Which of the owners up to the root says whose it is; the root's word counts most.
 pub(super) fn word(chain: &[(&ObjectKey, &Observed)]) -> Option<(String, &'static str)> {
-    chain.iter().rev().find_map(|(_, seen)| own_word(&seen.object))
+    chain.iter().rev().find_map(|(_, seen)| seen.facts.word.clone())
 }

@@ -139,22 +139,23 @@ pub async fn compare(
         };
         let what = format!("{key} in {}", one.file.display());
         let written_as = Object(one.value.clone()).gvk();
-        let Some((declared, live)) = completer.meet(&one.value, &bare(&stored.clean)) else {
+        let (original, clean_one) = (stored.original.open().0, stored.clean.open());
+        let Some((declared, live)) = completer.meet(&one.value, &bare(&clean_one.0)) else {
             let why = format!(
                 "it is declared as {} and is {} in the point, and neither can say all that the other says: not compared",
                 written_as.api_version(),
-                Object(stored.clean.clone()).gvk().api_version()
+                clean_one.gvk().api_version()
             );
             drift.findings.push(Finding::warning("no-common-version", what, why));
             drift.not_compared.push(key);
             continue;
         };
         let compared_as = Object(declared.clone()).gvk();
-        if compared_as != written_as || compared_as != Object(stored.clean.clone()).gvk() {
+        if compared_as != written_as || compared_as != clean_one.gvk() {
             let why = format!(
                 "it is declared as {}, is {} in the point, and compared as {}",
                 written_as.api_version(),
-                Object(stored.clean.clone()).gvk().api_version(),
+                clean_one.gvk().api_version(),
                 compared_as.api_version()
             );
             drift.findings.push(Finding::note("another-version", what.clone(), why));
@@ -169,7 +170,7 @@ pub async fn compare(
         };
         let completed = bare(&clean(&Object(completed)).0);
         let mut fields = Vec::new();
-        let updated = reconcile::object(&declared, &completed, &live, &stored.original, &mut fields);
+        let updated = reconcile::object(&declared, &completed, &live, &original, &mut fields);
         if fields.is_empty() {
             drift.same += 1;
             continue;
@@ -177,7 +178,7 @@ pub async fn compare(
         let is_secret = key.is("", "Secret");
         if !is_secret || options.secrets {
             let slim = reconcile::slim(&updated, Some(&declared), Some(&completed));
-            let is_enough = completer.settles(&slim, &live, &stored.original).await;
+            let is_enough = completer.settles(&slim, &live, &original).await;
             let after = Object(if is_enough { slim } else { updated });
             let mut after = match in_version(&after, &written_as, completer.definition(&written_as)) {
                 Some(after) => after.0,
@@ -210,7 +211,7 @@ pub async fn compare(
         drift.changed.push(DriftedObject { key, file: one.file.clone(), fields });
     }
     for (key, stored) in &wanted {
-        let is_own = stored.role == Role::Member && Object(stored.original.clone()).controller().is_none();
+        let is_own = stored.role == Role::Member && stored.original.open().controller().is_none();
         if is_own && !known.contains(key) && !is_of_a_set(key, &known) {
             drift.only_live.push(key.clone());
         }
@@ -288,10 +289,14 @@ struct Completer {
 impl Completer {
     async fn new(point: &Point, declared: &[Declared], env: &Env) -> Result<Completer, Error> {
         let server = apiserver::ApiServer::new(browse::options(env));
-        let is_definition = |value: &&Value| value.get("kind") == Some(&json!("CustomResourceDefinition"));
-        let of_point = point.objects.iter().map(|stored| &stored.original).filter(is_definition);
-        let of_files = declared.iter().map(|one| &one.value).filter(is_definition);
-        let all: Vec<Value> = of_files.chain(of_point).cloned().collect();
+        let of = |kinds: &'static [&'static str]| {
+            let of_files = declared.iter().map(|one| &one.value);
+            let of_files =
+                of_files.filter(|value| value["kind"].as_str().is_some_and(|k| kinds.contains(&k)));
+            let of_point = point.objects.iter().filter(|stored| kinds.contains(&stored.key.kind.as_str()));
+            of_files.cloned().chain(of_point.map(|stored| stored.original.open().0))
+        };
+        let all: Vec<Value> = of(&["CustomResourceDefinition"]).collect();
         let text =
             |value: &Value, at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or("").to_owned();
         let named = all
@@ -312,11 +317,7 @@ impl Completer {
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}})
         }));
         // What admission asks for when a pod names it.
-        let is_asked_for =
-            |value: &&Value| matches!(value["kind"].as_str(), Some("ServiceAccount" | "PriorityClass"));
-        let of_point = point.objects.iter().map(|stored| &stored.original).filter(is_asked_for);
-        let of_files = declared.iter().map(|one| &one.value).filter(is_asked_for);
-        server.load(of_files.chain(of_point).cloned());
+        server.load(of(&["ServiceAccount", "PriorityClass"]));
         server.load(namespaces.into_iter().map(|name| {
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": "Active"}})
         }));

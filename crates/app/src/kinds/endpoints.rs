@@ -48,7 +48,7 @@ fn keep(endpoints: &Object, lookup: Lookup<'_>) -> Keep {
         return Keep::No("the API server makes it");
     }
     let service = lookup(&ObjectKey::new("", "Service", endpoints.namespace(), endpoints.name()));
-    match service.and_then(|s| s.at("/spec/selector")) {
+    match service.as_ref().and_then(|s| s.at("/spec/selector")) {
         Some(Value::Object(selector)) if !selector.is_empty() => {
             Keep::No("it follows its Service's selector")
         }
@@ -67,7 +67,7 @@ mod tests {
             Object(json!({"apiVersion":"v1","kind":"Endpoints","metadata":{"namespace":"shop","name":"db"}}));
         let with = |spec: Value| {
             let service = Object(json!({"spec":spec}));
-            keep(&endpoints, &|_| Some(&service))
+            keep(&endpoints, &|_| Some(service.clone()))
         };
         assert!(matches!(with(json!({"selector":{"app":"db"}})), Keep::No(_)));
         assert_eq!(with(json!({})), Keep::Yes);

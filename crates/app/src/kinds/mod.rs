@@ -150,7 +150,7 @@ impl RefRule {
 }
 
 /// Looks at other objects of the cluster, for kinds whose fate depends on a neighbour.
-pub type Lookup<'a> = &'a dyn Fn(&ObjectKey) -> Option<&'a Object>;
+pub type Lookup<'a> = &'a dyn Fn(&ObjectKey) -> Option<Object>;
 
 /// What a kind means to us.
 #[derive(Clone, Copy)]

@@ -32,7 +32,7 @@ pub(super) struct Target<'a> {
     /// What happens to what belongs to the whole cluster.
     pub(super) cluster_scoped: ClusterScoped,
     /// The live object of any candidate.
-    pub(super) live: &'a (dyn Fn(&ObjectKey) -> Option<&'a Object> + Sync),
+    pub(super) live: &'a (dyn Fn(&ObjectKey) -> Option<Object> + Sync),
 }
 
 /// A wanted object in the version the target serves.
@@ -65,7 +65,7 @@ pub(super) async fn decide(target: &Target<'_>, wanted: Wanted) -> (Step, Vec<Fi
         status: None,
         desired: candidate.desired,
         owners: candidate.owners,
-        live_uid: live.map(|live| live.uid().to_owned()).unwrap_or_default(),
+        live_uid: live.as_ref().map(|live| live.uid().to_owned()).unwrap_or_default(),
         claims: candidate.claims,
     };
     match status {
@@ -76,7 +76,7 @@ pub(super) async fn decide(target: &Target<'_>, wanted: Wanted) -> (Step, Vec<Fi
         }
         Fate::Subresource(status) => step.status = Some(status),
     }
-    match live {
+    match &live {
         None => absent(target, &mut step, can_dry_run, &mut findings).await,
         Some(live) if is_made_by_cluster(live) => {
             step.method = Method::Apply;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::StreamExt;
 
 use crate::api::{ApiError, Cluster, ResourceType};
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, Packed};
 
 /// Up to so many objects of a kind in a namespace are asked for one by one; more are listed.
 const SINGLE_MAX: usize = 4;
@@ -14,7 +14,7 @@ const SINGLE_MAX: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     /// By identity, in the version asked for.
-    pub(super) live: BTreeMap<ObjectKey, Object>,
+    pub(super) live: BTreeMap<ObjectKey, Packed>,
     /// Why it is not known whether these exist.
     pub(super) unknown: BTreeMap<ObjectKey, ApiError>,
 }
@@ -58,13 +58,13 @@ async fn look(
     cluster: &Cluster,
     resource: &ResourceType,
     keys: Vec<&ObjectKey>,
-) -> Vec<(ObjectKey, Result<Option<Object>, ApiError>)> {
+) -> Vec<(ObjectKey, Result<Option<Packed>, ApiError>)> {
     if keys.len() > SINGLE_MAX {
         let namespace = keys.first().map(|key| key.namespace.as_str());
-        match cluster.list(resource, namespace, None).await {
+        let named = |object: Object| (object.name().to_owned(), Packed::from(&object));
+        match cluster.list_as(resource, namespace, None, named).await {
             Ok(objects) => {
-                let mut by_name: BTreeMap<String, Object> =
-                    objects.into_iter().map(|object| (object.name().to_owned(), object)).collect();
+                let mut by_name: BTreeMap<String, Packed> = objects.into_iter().collect();
                 return keys.into_iter().map(|key| (key.clone(), Ok(by_name.remove(&key.name)))).collect();
             }
             // The kind is not served yet, or the namespace is not there.
@@ -78,7 +78,8 @@ async fn look(
     }
     let mut found = Vec::with_capacity(keys.len());
     for key in keys {
-        found.push((key.clone(), cluster.get(resource, &key.namespace, &key.name).await));
+        let one = cluster.get(resource, &key.namespace, &key.name).await;
+        found.push((key.clone(), one.map(|one| one.as_ref().map(Packed::from))));
     }
     found
 }

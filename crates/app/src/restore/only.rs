@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::api::ResourceType;
 use crate::graph::RefKind;
-use crate::object::{Object, ObjectKey};
+use crate::object::ObjectKey;
 use crate::point::{Restore, StoredObject};
 use crate::refs::{self, Target};
 use crate::selector::{Selector, glob};
@@ -130,7 +130,7 @@ impl Only {
         place
             && (self.kinds.is_empty() || self.kinds.iter().any(|kind| is_kind(stored, kind)))
             && any(&self.names, &key.name)
-            && self.labels.matches(&Object(stored.original.clone()).labels())
+            && (self.labels.is_empty() || self.labels.matches(&stored.original.open().labels()))
     }
 
     fn follows(&self, via: RefKind) -> bool {
@@ -182,7 +182,7 @@ fn short(said: &str) -> Option<&'static str> {
 /// What an object refers to, and what it is tied to without a reference of its own: the definition of its
 /// kind, the claim of a volume.
 fn references(stored: &StoredObject) -> Vec<(ObjectKey, RefKind)> {
-    let object = Object(stored.original.clone());
+    let object = stored.original.open();
     let mut found: Vec<(ObjectKey, RefKind)> = refs::of(&object)
         .into_iter()
         .filter_map(|found| match found.target {
@@ -210,6 +210,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::object::Object;
     use crate::point::Role;
 
     fn stored(
@@ -242,8 +243,8 @@ mod tests {
             key,
             role: Role::Member,
             restore: Restore::Yes,
-            clean: original.clone(),
-            original,
+            clean: (&original).into(),
+            original: original.into(),
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::api::{ApiError, Cluster, ResourceType};
 use crate::error::Error;
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, Packed};
 use crate::order::{self, Item};
 use crate::point::{ClusterInfo, Point, Role};
 use crate::volumes::Existing;
@@ -183,7 +183,7 @@ pub(crate) async fn observe_candidates(
     cluster: &Cluster,
     prepared: &mut Prepared,
     at_once: usize,
-) -> Result<Vec<(Candidate, Option<Object>)>, Error> {
+) -> Result<Vec<(Candidate, Option<Packed>)>, Error> {
     let served = resolve(cluster, prepared).await?;
     let mut observed = observe_served(cluster, &served, at_once, &mut prepared.findings).await?;
     Ok(served
@@ -208,13 +208,15 @@ async fn steps(
     let there: BTreeSet<&str> = observed
         .live
         .iter()
-        .filter(|(key, live)| key.is("", "Namespace") && live.str("/metadata/deletionTimestamp").is_empty())
+        .filter(|(key, _)| key.is("", "Namespace"))
+        .filter(|(_, live)| live.open().str("/metadata/deletionTimestamp").is_empty())
         .map(|(key, _)| key.name.as_str())
         .chain(observed.unknown.keys().filter(|key| key.is("", "Namespace")).map(|key| key.name.as_str()))
         .collect();
     let live = |key: &ObjectKey| {
         // What lives in a namespace that is going away is going away too.
-        observed.live.get(key).filter(|_| key.namespace.is_empty() || there.contains(key.namespace.as_str()))
+        let is_there = key.namespace.is_empty() || there.contains(key.namespace.as_str());
+        observed.live.get(key).filter(|_| is_there).map(Packed::open)
     };
     let target = Target {
         cluster,
@@ -233,7 +235,7 @@ async fn steps(
                 stored.map_or(Fate::Observed, |stored| status::fate(stored, &resource, &options.status));
             let balanced_at = stored
                 .filter(|stored| stored.key.is("", "Service"))
-                .and_then(|stored| addresses::balanced_at(&stored.original));
+                .and_then(|stored| addresses::balanced_at(&stored.original.open().0));
             decide(&target, Wanted { can_dry_run, candidate, resource, note, status, balanced_at })
         })
         .buffer_unordered(options.at_once.max(1));

@@ -71,14 +71,14 @@ pub(crate) fn prepare(
     let transform = transform.clone().knowing_services(services);
     let picked = only.pick(objects)?;
     let mut prepared = Prepared::default();
-    let mut by_uid: BTreeMap<&str, ObjectKey> = BTreeMap::new();
+    let mut by_uid: BTreeMap<String, ObjectKey> = BTreeMap::new();
     let mut patched = BTreeSet::new();
     for (index, stored) in objects.iter().enumerate().filter(|(index, _)| picked[*index]) {
         if let Some(reason) = left_out(stored) {
             prepared.left.push(Left { key: stored.key.clone(), reason });
             continue;
         }
-        let done = transform.apply(&stored.clean, &stored.resource.plural)?;
+        let done = transform.apply(&stored.clean.open().0, &stored.resource.plural)?;
         patched.extend(done.patched);
         let mut desired = Object(done.value);
         if let Value::Object(metadata) = &mut desired.0["metadata"] {
@@ -90,8 +90,9 @@ pub(crate) fn prepare(
             let what = format!("{} {}", stored.key, note.at);
             prepared.findings.push(Finding::warning("mapping-unsure", what, note.message));
         }
-        if let Some(uid) = stored.original.pointer("/metadata/uid").and_then(Value::as_str) {
-            by_uid.insert(uid, key.clone());
+        let original = stored.original.open();
+        if let Some(uid) = original.at("/metadata/uid").and_then(Value::as_str) {
+            by_uid.insert(uid.to_owned(), key.clone());
         }
         prepared.candidates.push(Candidate {
             was: Some(stored.key.clone()),
@@ -100,7 +101,7 @@ pub(crate) fn prepare(
             resource: stored.resource.clone(),
             order: kinds::of(&desired).order,
             addressed: match key.is("", "Service") {
-                true => addresses::addressed(&desired, &stored.original),
+                true => addresses::addressed(&desired, &original.0),
                 false => None,
             },
             owners: Vec::new(),
@@ -146,7 +147,10 @@ pub(super) fn core(kind: &str, plural: &str, namespaced: Namespaced) -> Resource
 
 /// Why a stored object is no part of a restore, if it is none.
 fn left_out(stored: &StoredObject) -> Option<String> {
-    let original = Object(stored.original.clone());
+    if stored.restore == Restore::Yes {
+        return None;
+    }
+    let original = stored.original.open();
     match stored.restore {
         Restore::Yes => None,
         Restore::Evidence => Some(match (kinds::of(&original).keep)(&original, &|_| None) {
@@ -239,7 +243,7 @@ fn add_namespaces(prepared: &mut Prepared, transform: &Transform) {
 }
 
 /// What each object needs first, who owns it, and whose data it uses.
-fn link(prepared: &mut Prepared, objects: &[StoredObject], by_uid: &BTreeMap<&str, ObjectKey>) {
+fn link(prepared: &mut Prepared, objects: &[StoredObject], by_uid: &BTreeMap<String, ObjectKey>) {
     let present: BTreeSet<ObjectKey> =
         prepared.candidates.iter().map(|candidate| candidate.key.clone()).collect();
     let claims: Vec<ObjectKey> =
@@ -261,7 +265,8 @@ fn link(prepared: &mut Prepared, objects: &[StoredObject], by_uid: &BTreeMap<&st
             candidate.claims.extend(claims_of_set(&candidate.desired, &claims));
         }
         let Some(stored) = candidate.stored.and_then(|index| objects.get(index)) else { continue };
-        let entries = stored.original.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        let original = stored.original.open();
+        let entries = original.at("/metadata/ownerReferences").and_then(Value::as_array);
         for entry in entries.into_iter().flatten() {
             let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
             match by_uid.get(text("uid")).filter(|key| present.contains(*key)) {
@@ -333,8 +338,8 @@ pub(in crate::restore) mod tests {
             key: object.key(),
             role: if object.namespace().is_empty() { Role::Cluster } else { Role::Member },
             restore: Restore::Yes,
-            clean: crate::clean::clean(&object).0,
-            original,
+            clean: crate::clean::clean(&object).0.into(),
+            original: original.into(),
         }
     }
 
@@ -384,7 +389,9 @@ pub(in crate::restore) mod tests {
             stored
         };
         let mut by_set = owned("Secret", "of-a-builtin");
-        by_set.original["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "w", "controller": true}]);
+        let mut original = by_set.original.open().0;
+        original["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "w", "controller": true}]);
+        by_set.original = original.into();
         let objects = [
             stored(object("pg.example.com/v1", "Cluster", "shop", "db", "c", json!({}))),
             owned("PersistentVolumeClaim", "data"),

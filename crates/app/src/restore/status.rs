@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::only::is_kind;
 use crate::api::ResourceType;
-use crate::object::Object;
 use crate::point::StoredObject;
 
 /// Kinds whose status holds what cannot be observed again, and what that is.
@@ -63,7 +62,8 @@ pub(super) enum Fate {
 /// What becomes of the status of `stored`, whose kind the target serves as `resource`; `asked` are the kinds somebody
 /// asked for, `*` for all.
 pub(super) fn fate(stored: &StoredObject, resource: &ResourceType, asked: &[String]) -> Fate {
-    let status = match stored.original.get("status") {
+    let said = stored.original.open();
+    let status = match said.at("/status") {
         Some(status) if !status.is_null() && *status != Value::Object(serde_json::Map::new()) => status,
         _ => return Fate::Observed,
     };
@@ -72,7 +72,6 @@ pub(super) fn fate(stored: &StoredObject, resource: &ResourceType, asked: &[Stri
     if group.contains('.') && !BUILT_IN.contains(&group) && !has_subresource {
         return Fate::Field(status.clone());
     }
-    let said = Object(stored.original.clone());
     let wanted = match said.annotation(ANNOTATION) {
         Some(said) => said == "true",
         None => {

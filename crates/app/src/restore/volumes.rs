@@ -23,7 +23,7 @@ pub(super) fn settle(prepared: &mut Prepared, objects: &[StoredObject]) {
         .filter(|candidate| candidate.key.is("", "PersistentVolumeClaim"))
         .map(|candidate| {
             let stored = candidate.stored.and_then(|index| objects.get(index));
-            let before = stored.map(|stored| class_of(&Object(stored.clean.clone())));
+            let before = stored.map(|stored| class_of(&stored.clean.open()));
             (candidate.key.clone(), before.is_none_or(|before| before == class_of(&candidate.desired)))
         })
         .collect();

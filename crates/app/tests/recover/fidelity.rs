@@ -30,9 +30,9 @@ async fn point_of(server: &ApiServer, objects: &[Value]) -> Point {
                 resource: cluster.resources.find_version(&object.gvk()).unwrap().bare(),
                 role: Role::Cluster,
                 restore: app::point::Restore::Yes,
-                clean: app::clean::clean(&object).0,
+                clean: (&app::clean::clean(&object)).into(),
                 key,
-                original: object.0,
+                original: object.0.into(),
             });
         }
     }
@@ -348,7 +348,9 @@ async fn a_field_that_the_target_drops_in_silence_and_an_object_that_is_too_big_
     for stored in &mut point.objects {
         if stored.key.name == "small" {
             // The embedded server keeps no field of a built-in kind that it does not know.
-            stored.clean["gadget"] = json!({"on": true});
+            let mut clean = stored.clean.open().0;
+            clean["gadget"] = json!({"on": true});
+            stored.clean = clean.into();
         }
     }
     let target = crate::site::server(2);

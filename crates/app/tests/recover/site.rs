@@ -82,8 +82,8 @@ pub fn point(server: &ApiServer, resources: &ApiResources, namespaces: &[&str], 
                 },
                 key,
                 restore,
-                clean: clean(&object).0,
-                original: object.0,
+                clean: (&clean(&object)).into(),
+                original: object.0.into(),
             })
         })
         .collect();

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::{Exit, Failure, Result, io};
 use crate::output::{Output, note};
 use crate::picking;
-use app::point::{Contents, Point};
+use app::point::Contents;
 use repo::ReaderOptions;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,11 +39,11 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
     }
     let repo = ctx.repository()?;
     let info = picking::one(&repo, picking::APPLICATION, &args.point)?;
-    let (point, api) = block_in_place(|| -> Result<_> {
+    let (meta, outcome) = block_in_place(|| -> Result<_> {
         let reader = repo.reader(ReaderOptions::default())?;
-        Ok((Point::read(&reader, &info)?, Contents::open(&reader, &info)?.api()?))
+        let contents = Contents::open(&reader, &info)?;
+        Ok((contents.meta()?, app::browse::from_repository(&contents, &ctx.env)?))
     })?;
-    let outcome = app::browse::server(&point, api, &ctx.env);
     print_findings(&Output::to_stderr(ctx.out.is_quiet()), &outcome.findings, ctx.global.verbose > 0);
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
@@ -56,7 +56,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         ctx.out.line(format!(
             "Point {} of {} is served at http://{}, read-only. In another terminal:",
             info.id.short(),
-            point.meta.application,
+            meta.application,
             serving.addr()
         ));
         ctx.out.line(format!("  export KUBECONFIG={}", kubeconfig.path.display()));

@@ -25,7 +25,7 @@ use crate::certificate::{Certificate, Note, VolumeState};
 use crate::collect::stored;
 use crate::error::Error;
 use crate::kinds::{self, Keep};
-use crate::object::{Object, ObjectKey};
+use crate::object::{Object, ObjectKey, Packed};
 use crate::point::{
     Account, ClusterInfo, Consistency, FORMAT, PointMeta, Restore, Role, StoredObject, VolumeRecord, points,
 };
@@ -360,16 +360,17 @@ async fn account(
             Keep::No(_) => continue,
         };
         let role = if object.namespace().is_empty() { Role::Cluster } else { Role::Member };
-        let clean = crate::clean::clean(&object).0;
+        let clean = Packed::from(&crate::clean::clean(&object));
+        let original = Packed::from(&object);
         all.insert(
             key.clone(),
-            StoredObject { resource: resource.bare(), key, role, restore, original: object.0, clean },
+            StoredObject { resource: resource.bare(), key, role, restore, original, clean },
         );
     }
     let claims = all.values().filter(|stored| stored.key.is("", "PersistentVolumeClaim"));
     let volumes: Vec<VolumeRecord> = claims
         .map(|stored| {
-            let claim = Object(stored.original.clone());
+            let claim = stored.original.open();
             let is_bound = !claim.str("/spec/volumeName").is_empty();
             VolumeRecord {
                 namespace: claim.namespace().to_owned(),
