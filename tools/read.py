@@ -21,6 +21,7 @@ WITH is --password-file, --key-file or --recovery-key-file. COMMIT is the beginn
 
 import json
 import os
+import pathlib
 import stat
 import struct
 import sys
@@ -64,8 +65,7 @@ def cbor(data, at=0):
         return (-1 - value if major else value), at
     if major < 4:
         need(at + value <= len(data), "a value that ends too early")
-        raw = bytes(data[at : at + value])
-        return (raw if major == 2 else raw.decode()), at + value
+        return bytes(data[at : at + value]) if major == 2 else bytes(data[at : at + value]).decode(), at + value
     need(major < 6, "a value of an unknown kind")
     items = []
     for _ in range(value * (major - 3)):
@@ -81,9 +81,8 @@ def cbor_items(data, at=0):
 
 
 def by_passphrase(raw):
-    words = raw.removesuffix(b"\n").removesuffix(b"\r")
-
     def derive(lock):
+        words = raw.removesuffix(b"\n").removesuffix(b"\r")
         passes, memory, lanes = lock["passes"], lock["memory_kib"], lock["lanes"]
         need(memory <= 4 << 20 and passes <= 64 and lanes <= 64, "a key derivation out of bounds")
         return hash_secret_raw(words, bytes.fromhex(lock["salt"]), passes, memory, lanes, 32, Type.ID, 0x13)
@@ -130,8 +129,7 @@ class Repository:
         return self.bundle[number]
 
     def read(self, key):
-        with open(os.path.join(self.folder, key), "rb") as file:
-            return file.read()
+        return pathlib.Path(self.folder, key).read_bytes()
 
     def has(self, key):
         return os.path.exists(os.path.join(self.folder, key))
@@ -152,9 +150,8 @@ class Repository:
             if key["version"] != 1 or key["kdf"]["name"] != kdf:
                 continue
             aad = blake3(header).digest() + key["capability"].encode()
-            wrapping = AESGCM(derive(key["kdf"]))
             try:
-                plain = wrapping.decrypt(bytes.fromhex(key["nonce"]), bytes.fromhex(key["bundle"]), aad)
+                plain = AESGCM(derive(key["kdf"])).decrypt(bytes.fromhex(key["nonce"]), bytes.fromhex(key["bundle"]), aad)
             except InvalidTag:
                 continue
             return cbor(plain)[0]
@@ -216,21 +213,28 @@ class Repository:
         need(len(body) == plain and blake3(body, key=self.secret(1)).digest() == name, f"chunk {name.hex()} is not what its id says")
         return body
 
-    def stream(self, root):
+    def stream(self, root, parts=True):
         level, length, name = root
-        if length == 0:
-            return
         if level == 0:
-            body = self.chunk(name)
+            body = self.chunk(name) if length else b""
             need(len(body) == length, "a chunk of another length than its ref promises")
             yield body
             return
         node = self.chunk(name)
         need(len(node) % 40 == 0 and 0 < len(node) <= 2048 * 40, "a node of a broken length")
-        refs = [struct.unpack_from("<32sQ", node, at) for at in range(0, len(node), 40)]
-        need(sum(size for _, size in refs) == length, "a node whose lengths do not add up")
-        for child, size in refs:
-            yield from self.stream((level - 1, size, child))
+        slots = struct.iter_unpack("<32sQ", node)
+        for child, size in slots:
+            pieces = self.stream((level - 1, size, child), parts)
+            if size >> 63:
+                need(level == 1 and parts, "a part of a chunk where there is none")
+                offset, (part, size) = size - (1 << 63), next(slots, (child, 0))
+                pieces = [self.chunk(child)[offset : offset + size]]
+                need(len(pieces[0]) == size and part != child, "a part that does not fit its chunk")
+                need(blake3(pieces[0], key=self.secret(1)).digest() == part, f"a part of {child.hex()} is not what its id says")
+            length -= size
+            need(size > 0 and length >= 0, "a node whose lengths do not add up")
+            yield from pieces
+        need(length == 0, "a node whose lengths do not add up")
 
     def commit(self, name):
         data = self.read_named("commits", name)
@@ -264,7 +268,7 @@ class Repository:
         return fitting[0]
 
     def manifest(self, wanted):
-        return list(cbor_items(b"".join(self.stream(self.root(self.find(wanted)[2])))))
+        return list(cbor_items(b"".join(self.stream(self.root(self.find(wanted)[2]), False))))
 
     def entry(self, wanted, name):
         found = [entry for entry in self.manifest(wanted) if entry[0] == name]
@@ -273,7 +277,7 @@ class Repository:
     def tree(self, wanted, name):
         _, kind, root, _ = self.entry(wanted, name)
         need(kind == 1, f"{name} is not a tree")
-        return cbor_items(b"".join(self.stream(root)))
+        return cbor_items(b"".join(self.stream(root, False)))
 
     def content(self, entry):
         """The bytes of a file entry in pieces: (where, bytes), holes left out."""
@@ -355,13 +359,11 @@ def shown(value):
 
 
 def main(folder, way, file, command, *rest):
-    with open(file, "rb") as opened:
-        repository = Repository(folder, *WAYS[way](opened.read()))
+    repository = Repository(folder, *WAYS[way](pathlib.Path(file).read_bytes()))
     out = sys.stdout.buffer
     if command == "points":
         for name, summary, _ in repository.points():
-            told = dict(zip(("time", "kind", "labels", "figures"), (summary[number] for number in range(4))))
-            print(json.dumps({"id": name, **told}))
+            print(json.dumps({"id": name, **dict(zip(("time", "kind", "labels", "figures"), (summary[n] for n in range(4))))}))
     elif command == "packs":
         for short in repository.names("packs"):
             for name in repository.names(f"packs/{short}"):
@@ -378,13 +380,11 @@ def main(folder, way, file, command, *rest):
     elif command == "file":
         commit, name, path = rest
         found = [e for e in repository.tree(commit, name) if e[0] == os.fsencode(path) and e[1] == 0]
-        if not found:
-            sys.exit(f"there is no file {path!r}")
-        written = 0
-        for at, piece in repository.content(found[0]):
+        found, written = found[0] if found else sys.exit(f"there is no file {path!r}"), 0
+        for at, piece in repository.content(found):
             out.write(bytes(at - written) + piece)
             written = at + len(piece)
-        out.write(bytes(found[0][8] - written))
+        out.write(bytes(found[8] - written))
     elif command == "restore":
         commit, name, target = rest
         restore(repository.tree(commit, name), repository, target)

@@ -325,3 +325,43 @@ fn r8_the_second_reader_reads_the_golden_repository() {
     assert_eq!(read(&["cat", "latest", "short"]), "hold fast");
     assert_eq!(read(&["tree", "latest", "tree"]).lines().count(), 12);
 }
+
+/// Content in parts of chunks, as it is made when a large file is overwritten here and there.
+#[test]
+fn r8_the_second_reader_reads_parts_of_chunks() {
+    let place = Place::with_repository();
+    let data = place.path("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut dice = Dice(11);
+    std::fs::write(data.join("disk"), dice.bytes(3_000_000)).unwrap();
+    let disk = std::fs::File::options().write(true).open(data.join("disk")).unwrap();
+    // Holes, so that some parts will lie around one.
+    for at in (40_960..3_000_000).step_by(81_920) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        fallocate(&disk, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, 4_096).unwrap();
+    }
+    place.run(&["volume", "backup", &place.text("data")]).expect(0);
+    for page in (3..360).step_by(40) {
+        disk.write_all_at(&dice.bytes(8_192), page * 8_192).unwrap();
+    }
+    drop(disk);
+    place.run(&["volume", "backup", &place.text("data")]).expect(0);
+    let (ours, theirs) = (place.text("ours"), place.text("theirs"));
+    place.run(&["volume", "restore", "latest", &ours]).expect(0);
+    let read = |args: &[&str]| Run::of(reads(&place, "--password-file", "password", args));
+    read(&["restore", "latest", "volume", &theirs]).expect(0);
+    assert_eq!(facts(Path::new(&theirs)), facts(&data));
+    assert_eq!(facts(Path::new(&ours)), facts(&data));
+    let golden = root().join("crates/repo/tests/golden/v1-parts");
+    std::fs::write(place.path("golden"), "golden read").unwrap();
+    let read = |command: &[&str]| {
+        let mut reader = Command::new(python());
+        reader.arg(root().join("tools/read.py")).arg(&golden).args(["--password-file", &place.text("golden")]);
+        reader.args(command).output().unwrap()
+    };
+    let disk = read(&["cat", "latest", "disk"]);
+    assert!(disk.status.success(), "{}", String::from_utf8_lossy(&disk.stderr));
+    assert_eq!(disk.stdout.len(), 20_000 + 8_192 + 21_808 + 9);
+    assert!(disk.stdout.ends_with(b"hold fast"));
+    assert_eq!(read(&["cat", "latest", "single"]).stdout.len(), 1);
+}

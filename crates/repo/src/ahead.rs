@@ -10,7 +10,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::Error;
 use crate::id::ChunkId;
-use crate::object::Root;
+use crate::node::bytes_of;
+use crate::object::{Leaf, Root};
 use crate::reader::{Core, Extents, Reader, lock};
 
 /// A stream is read ahead in batches of this many plain bytes; larger ones over a network, where every call
@@ -24,7 +25,7 @@ const NAP: Duration = Duration::from_millis(50);
 /// Chunks of a stream that are fetched together.
 struct Batch {
     ids: Vec<ChunkId>,
-    lengths: Vec<u32>,
+    leaves: Vec<Leaf>,
     result: Mutex<Option<Vec<Result<Bytes, Error>>>>,
     ready: Condvar,
 }
@@ -79,6 +80,10 @@ impl Ahead {
         }
     }
 
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// Has the batch fetched by a thread; `false` if there is none and the caller must do it.
     fn submit(&self, core: &Arc<Core>, batch: &Arc<Batch>) -> bool {
         let mut started = lock(&self.started);
@@ -128,11 +133,11 @@ pub struct StreamReader<'r> {
 }
 
 impl<'r> StreamReader<'r> {
-    pub(crate) fn new(reader: &'r Reader, root: &Root) -> StreamReader<'r> {
+    pub(crate) fn new(reader: &'r Reader, root: &Root, extents: Extents<'r>) -> StreamReader<'r> {
         StreamReader {
             reader,
             root: *root,
-            extents: reader.extents(root),
+            extents,
             listed: false,
             under_way: VecDeque::new(),
             ready: VecDeque::new(),
@@ -147,13 +152,13 @@ impl<'r> StreamReader<'r> {
     }
 
     fn next_batch(&mut self) -> Result<Option<Arc<Batch>>, Error> {
-        let (mut ids, mut lengths, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut ids, mut leaves, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < self.reader.ahead.batch_bytes && ids.len() < BATCH_CHUNKS {
             match self.extents.next() {
                 Some(extent) => {
                     let extent = extent?;
-                    ids.push(extent.id);
-                    lengths.push(extent.length);
+                    ids.push(extent.extent().chunk);
+                    leaves.push(extent.leaf());
                     bytes += u64::from(extent.length);
                 }
                 None => {
@@ -162,7 +167,7 @@ impl<'r> StreamReader<'r> {
                 }
             }
         }
-        let batch = Batch { ids, lengths, result: Mutex::new(None), ready: Condvar::new() };
+        let batch = Batch { ids, leaves, result: Mutex::new(None), ready: Condvar::new() };
         Ok((!batch.ids.is_empty()).then(|| Arc::new(batch)))
     }
 
@@ -188,21 +193,25 @@ impl<'r> StreamReader<'r> {
                 result = batch.ready.wait_timeout(result, NAP).unwrap_or_else(PoisonError::into_inner).0;
                 self.reader.core.cancel.check()?;
             }
-            for (at, chunk) in result.take().unwrap_or_default().into_iter().enumerate() {
-                let promised = batch.lengths.get(at).copied().unwrap_or(0) as usize;
-                self.ready.push_back(match chunk {
-                    Ok(bytes) if bytes.len() != promised => Err(Error::damaged(
-                        format!("stream {}", self.root.id),
-                        format!(
-                            "chunk {} has {} bytes where {promised} were promised",
-                            batch.ids[at],
-                            bytes.len()
-                        ),
-                    )),
-                    chunk => chunk,
-                });
+            for (leaf, chunk) in batch.leaves.iter().zip(result.take().unwrap_or_default()) {
+                self.ready.push_back(chunk.and_then(|chunk| self.leaf(leaf, chunk)));
             }
         }
+    }
+
+    /// The bytes of a leaf, as they lie in their chunk.
+    fn leaf(&self, leaf: &Leaf, chunk: Bytes) -> Result<Bytes, Error> {
+        let damaged = |what: String| Err(Error::damaged(format!("stream {}", self.root.id), what));
+        let promised = leaf.length as usize;
+        if leaf.part_of.is_none() && chunk.len() != promised {
+            let has = chunk.len();
+            return damaged(format!("chunk {} has {has} bytes where {promised} were promised", leaf.id));
+        }
+        let bytes = bytes_of(&leaf.extent(), &chunk)?;
+        if leaf.part_of.is_some() && !self.reader.is(&bytes, &leaf.id) {
+            return damaged(format!("a part of chunk {} is not what its id says", leaf.extent().chunk));
+        }
+        Ok(bytes)
     }
 
     /// The next chunk, whole or what `read` left of it: the way to read without copying.

@@ -37,12 +37,13 @@ use crate::env::Cancel;
 use crate::error::Error;
 use crate::id::{ChunkId, CommitId};
 use crate::monitor::{Counts, Finding, Outcome, Progress, Severity};
+use crate::node::bytes_of;
 use crate::object::{
-    Capability, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Origin, Root, Summary,
-    TreeEntry,
+    Capability, CommitInfo, Content, EntryKind, Extent, Leaf, ManifestEntry, NodeKind, Origin, PartOf, Root,
+    Summary, TreeEntry,
 };
 use crate::pack::Lane;
-use crate::reader::{Reader, ReaderOptions};
+use crate::reader::{Reader, ReaderOptions, StreamExtent};
 use crate::reindex;
 use crate::repo::Repository;
 use crate::retain;
@@ -451,9 +452,19 @@ impl<'r> Run<'r> {
             if batch.is_empty() {
                 break;
             }
-            let ids: Vec<ChunkId> = batch.iter().map(|extent| extent.id).collect();
-            for (extent, far) in batch.iter().zip(self.resolve(&ids).map_err(|(_, error)| error)?) {
-                nodes.push(far, extent.length.into())?;
+            let ids: Vec<ChunkId> = batch.iter().map(|leaf| leaf.extent().chunk).collect();
+            let far = self.resolve(&ids).map_err(|(_, error)| error)?;
+            let parts = self.parts(&batch)?;
+            for (leaf, chunk) in batch.iter().zip(far) {
+                let leaf = match leaf.part_of {
+                    None => Leaf { id: chunk, ..leaf.leaf() },
+                    Some(PartOf { offset, .. }) => Leaf {
+                        id: parts.get(&leaf.id).copied().unwrap_or(ChunkId::ZERO),
+                        length: leaf.length,
+                        part_of: Some(PartOf { chunk, offset }),
+                    },
+                };
+                nodes.push(&leaf)?;
             }
         }
         let copied = nodes.finish()?;
@@ -465,6 +476,35 @@ impl<'r> Run<'r> {
                 format!("{} bytes where {} were promised", copied.length, root.length),
             )),
         }
+    }
+
+    /// The far names of the parts among these leaves. One that is not remembered is read.
+    fn parts(&self, leaves: &[StreamExtent]) -> Result<HashMap<ChunkId, ChunkId>, Error> {
+        let mut found = HashMap::new();
+        let mut unknown: Vec<Leaf> = Vec::new();
+        for leaf in leaves.iter().filter(|leaf| leaf.part_of.is_some()) {
+            let known = if self.alike { Some(leaf.id) } else { lock(&self.names).get(&leaf.id) };
+            match known {
+                Some(far) => drop(found.insert(leaf.id, far)),
+                None => unknown.push(leaf.leaf()),
+            }
+        }
+        // A few chunks at a time: they are in memory together.
+        for some in unknown.chunks(READ_CHUNKS) {
+            self.cancel.check()?;
+            let ids: Vec<ChunkId> = some.iter().map(|leaf| leaf.extent().chunk).collect();
+            for (leaf, chunk) in some.iter().zip(self.reader.chunks(&ids)) {
+                let bytes = bytes_of(&leaf.extent(), &chunk?)?;
+                if !self.reader.is(&bytes, &leaf.id) {
+                    let what = "a part of it is not what its id says";
+                    return Err(Error::damaged(format!("chunk {}", leaf.extent().chunk), what));
+                }
+                let far = self.writer.id_of(&bytes);
+                lock(&self.names).put(&leaf.id, far);
+                found.insert(leaf.id, far);
+            }
+        }
+        Ok(found)
     }
 
     fn tree(&self, name: &str, root: &Root) -> Result<Root, Failed> {
@@ -691,6 +731,13 @@ fn learn_stream(run: &Run<'_>, there: &Reader, near: &Root, far: &Root) -> Resul
         let (here, there) = (here?, there?);
         if (here.offset, here.length) != (there.offset, there.length) {
             break;
+        }
+        match (here.part_of, there.part_of) {
+            (None, None) => {}
+            (Some(near), Some(far)) if near.offset == far.offset => {
+                lock(&run.names).put(&near.chunk, far.chunk);
+            }
+            _ => break,
         }
         lock(&run.names).put(&here.id, there.id);
     }

@@ -17,14 +17,14 @@ use crate::error::Error;
 use crate::id::{ChunkId, CommitId, PackId, RepositoryId};
 use crate::index::{Segment, SegmentChunk};
 use crate::object::{
-    CHUNK_BYTES_MAX, Capability, Content, EntryKind, Extent, ManifestEntry, NodeKind, Origin, Root, Summary,
-    TreeEntry,
+    CHUNK_BYTES_MAX, Capability, Content, EntryKind, Extent, ManifestEntry, NodeKind, Origin, PartOf, Root,
+    Summary, TreeEntry,
 };
 use crate::pack::{self, Compressor, Decompressor, Lane, Pack, PackBuilder, Trailer, read_u32};
 use crate::repo::{InitOptions, Repository};
 use crate::secret::{Kdf, KeyFile, KeyWrap, Passphrase, RecoveryKey, Unlock, WrapError, WrappedKey};
 use crate::store::mem::MemStore;
-use crate::{hold, immutable, index, keys, lease, reader, repo, summaries};
+use crate::{hold, immutable, index, keys, lease, node, repo, summaries};
 use zeroize::Zeroizing;
 
 /// What a decoder made of bytes: the bytes it would write for them, if it can; or why it refused.
@@ -193,14 +193,26 @@ fn segment() -> Result<Vec<u8>, Error> {
     Segment { packs: vec![(PackId([1; 32]), 40_000), (PackId([2; 32]), 50_000)], chunks }.encode()
 }
 
-fn node() -> Vec<u8> {
-    let lengths = [1_u64, 262_144, 77];
+/// A node of which every second leaf is a part, or none; its length is in front.
+fn node(parts: bool) -> Vec<u8> {
+    let lengths = [1_u64, 262_144, 77, 4_096];
     let mut bytes = lengths.iter().sum::<u64>().to_le_bytes().to_vec();
     for (at, length) in lengths.iter().enumerate() {
-        bytes.extend([at as u8; 32]);
-        bytes.extend(length.to_le_bytes());
+        let part = PartOf { chunk: ChunkId([7; 32]), offset: 1_000 };
+        let part = Some(part).filter(|_| parts && at % 2 == 0);
+        node::put_ref(&mut bytes, &ChunkId([at as u8; 32]), *length, part.as_ref());
     }
     bytes
+}
+
+fn recode_node(level: u8, bytes: &[u8]) -> Recoded {
+    let (length, node) = with_length(bytes)?;
+    node::check_node(level, node, length)?;
+    let mut out = length.to_le_bytes().to_vec();
+    for one in node::node_refs(level, node) {
+        node::put_ref(&mut out, &one.id, one.length, one.part_of.as_ref());
+    }
+    Ok(Some(out))
 }
 
 fn finished_pack(keys: &Keys) -> Result<Vec<u8>, Error> {
@@ -344,21 +356,8 @@ pub fn all() -> Result<Vec<Decoder>, Error> {
             tree(),
             Box::new(|bytes| items(bytes, entry::decode_tree_entry, entry::encode_tree_entry)),
         ),
-        row(
-            "node",
-            true,
-            vec![node()],
-            Box::new(|bytes| {
-                let (length, node) = with_length(bytes)?;
-                reader::check_node(node, length)?;
-                let mut out = length.to_le_bytes().to_vec();
-                for one in reader::node_refs(0, node) {
-                    out.extend(one.id.as_bytes());
-                    out.extend(one.length.to_le_bytes());
-                }
-                Ok(Some(out))
-            }),
-        ),
+        row("node", true, vec![node(false), node(true)], Box::new(|bytes| recode_node(0, bytes))),
+        row("node-above", true, vec![node(false)], Box::new(|bytes| recode_node(1, bytes))),
         row(
             "pack-header",
             true,

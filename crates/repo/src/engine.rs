@@ -19,6 +19,7 @@ use crate::id::{ChunkId, PackId};
 use crate::index::{Index, PackSet, Segment, check_packs};
 use crate::lease::{ReliedOn, Session};
 use crate::monitor::Counts;
+use crate::object::Extent;
 use crate::pack::{Compressor, Lane, PACK_BYTES, PackBuilder, PackEntry, pack_bytes_at_most};
 use crate::reindex;
 use crate::repo::Repository;
@@ -336,12 +337,11 @@ impl Engine {
         }
     }
 
-    /// Whether these bytes are this chunk, and it is stored already. Counted as a chunk that was handed in.
-    pub(crate) fn knows(&self, plain: &[u8], id: &ChunkId) -> bool {
-        // Hashed first: asking the index makes this write rely on the pack.
-        let known = self.ids.id(plain) == *id && self.has(id);
+    /// Whether a chunk is stored of which these bytes are used again. Counted as a chunk that was handed in.
+    pub(crate) fn keep(&self, extent: &Extent) -> bool {
+        let known = self.has(&extent.chunk);
         if known {
-            self.bytes_read.fetch_add(plain.len() as u64, Ordering::Relaxed);
+            self.bytes_read.fetch_add(extent.length.into(), Ordering::Relaxed);
             self.chunks_reused.fetch_add(1, Ordering::Relaxed);
         }
         known

@@ -37,8 +37,10 @@ mod lease;
 mod local;
 mod lru;
 pub mod monitor;
+mod node;
 pub mod object;
 pub mod pack;
+mod parts;
 pub mod reader;
 pub mod reindex;
 pub mod repair;
@@ -66,10 +68,11 @@ pub use lease::LEASE;
 pub use local::{Budget, LocalOptions, MEMORY_BYTES};
 pub use monitor::{Counts, Finding, Outcome, Progress, Severity};
 pub use object::{
-    Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, ManifestEntry, NodeKind, Origin, Root,
-    Summary, TreeEntry,
+    Capability, CommitDraft, CommitInfo, Content, EntryKind, Extent, Leaf, ManifestEntry, NodeKind, Origin,
+    PartOf, Root, Summary, TreeEntry,
 };
 pub use pack::Lane;
+pub use parts::{Piece, Was};
 pub use reader::{Extents, Reader, ReaderOptions, StreamExtent};
 pub use repo::{FORMAT_VERSION, InitOptions, Repository};
 pub use secret::{Kdf, KeyFile, KeyWrap, Passphrase, RecoveryKey, Unlock, WrapError, WrappedKey};

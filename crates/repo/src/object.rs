@@ -52,8 +52,8 @@ impl std::str::FromStr for Capability {
 
 /// The largest chunk, in plain bytes.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
-/// The most refs in one node.
-pub const NODE_REFS_MAX: usize = 2_048;
+/// The most slots in one node: a ref takes one, a part of a chunk two.
+pub const NODE_SLOTS_MAX: usize = 2_048;
 /// The highest level of a stream.
 pub const LEVEL_MAX: u8 = 6;
 /// The most extents a file entry carries itself; a file of more has a stream.
@@ -170,12 +170,45 @@ pub struct Extent {
     pub length: u32,
 }
 
+/// Which chunk has the bytes of a part, and where in it they begin.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PartOf {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// Where in its plain bytes the part begins.
+    pub offset: u32,
+}
+
+/// A leaf of a stream: a chunk, or a part of one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Leaf {
+    /// The id of the chunk, or the one that the bytes of the part would have as a chunk.
+    pub id: ChunkId,
+    /// How long it is; never zero.
+    pub length: u32,
+    /// Where a part lies; `None`: it is the chunk `id`.
+    pub part_of: Option<PartOf>,
+}
+
+impl Leaf {
+    /// A whole chunk.
+    pub fn chunk(id: ChunkId, length: u32) -> Leaf {
+        Leaf { id, length, part_of: None }
+    }
+
+    /// Where its bytes lie.
+    pub fn extent(&self) -> Extent {
+        let PartOf { chunk, offset } = self.part_of.unwrap_or(PartOf { chunk: self.id, offset: 0 });
+        Extent { chunk, offset, length: self.length }
+    }
+}
+
 /// The bytes of a file without its holes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Content {
     /// Up to [`EXTENTS_MAX`] runs, in order.
     Extents(Vec<Extent>),
-    /// A stream, for files of more.
+    /// A stream, for files of more, or of parts.
     Stream(Root),
 }
 

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::ahead::{Ahead, StreamReader};
 use crate::crypto::{ChunkIds, PACK_HEADER_LEN, PackOpener};
@@ -22,11 +22,11 @@ use crate::id::{ChunkId, CommitId, PackId};
 use crate::index::{Index, Location};
 use crate::lru::Lru;
 use crate::monitor::Finding;
-use crate::object::{CHUNK_BYTES_MAX, Capability, ManifestEntry, NODE_REFS_MAX, Root};
+use crate::node::{Ref, check_node, first_ref};
+use crate::object::{CHUNK_BYTES_MAX, Capability, Extent, Leaf, ManifestEntry, PartOf, Root};
 use crate::pack::{Decompressor, check_header};
 use crate::repo::Repository;
 use crate::store::StoreError;
-use crate::stream::REF_LEN;
 use crate::tree::{TreeReader, read_manifest};
 
 /// Takes chunks as they are opened: the number of each in what was asked for, and its bytes.
@@ -171,12 +171,32 @@ impl Reader {
 
     /// The bytes of a stream, from its beginning.
     pub fn stream(&self, root: &Root) -> StreamReader<'_> {
-        StreamReader::new(self, root)
+        StreamReader::new(self, root, self.extents(root))
     }
 
-    /// The chunks of a stream, in order, with their place in it.
+    /// The same for a tree or a manifest.
+    pub(crate) fn whole_stream(&self, root: &Root) -> StreamReader<'_> {
+        StreamReader::new(self, root, self.whole_extents(root))
+    }
+
+    /// The leaves of a stream, in order, with their place in it.
     pub fn extents(&self, root: &Root) -> Extents<'_> {
-        Extents::new(&self.core, root)
+        Extents::new(&self.core, root, true)
+    }
+
+    /// The same for what has no parts of chunks: trees and manifests.
+    pub(crate) fn whole_extents(&self, root: &Root) -> Extents<'_> {
+        Extents::new(&self.core, root, false)
+    }
+
+    /// Whether these bytes are the leaf of this id.
+    pub fn is(&self, plain: &[u8], id: &ChunkId) -> bool {
+        self.core.ids.id(plain) == *id
+    }
+
+    /// How many threads are worth having that read at the same time.
+    pub fn threads(&self) -> usize {
+        self.ahead.threads()
     }
 
     /// A whole stream, refused if it is longer than `limit`.
@@ -511,65 +531,81 @@ impl Core {
     }
 }
 
-/// One chunk of a stream.
+/// One leaf of a stream: a chunk, or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamExtent {
     /// Where it begins in the stream.
     pub offset: u64,
-    /// The chunk.
+    /// The chunk, or what the bytes of the part would be called as one.
     pub id: ChunkId,
     /// How long it is.
     pub length: u32,
+    /// Where a part lies; `None`: it is the chunk `id`.
+    pub part_of: Option<PartOf>,
 }
 
-/// The chunks of a stream, node by node, lazily. Ends after an error.
+impl StreamExtent {
+    /// As a leaf, wherever in the stream.
+    pub fn leaf(&self) -> Leaf {
+        Leaf { id: self.id, length: self.length, part_of: self.part_of }
+    }
+
+    /// Where its bytes lie.
+    pub fn extent(&self) -> Extent {
+        self.leaf().extent()
+    }
+}
+
+/// The leaves of a stream, node by node, lazily. Ends after an error.
 pub struct Extents<'r> {
     core: &'r Core,
     offset: u64,
     /// Nodes on the way down: level of their refs, what is left of them.
     path: Vec<(u8, Bytes)>,
-    start: Option<Root>,
+    start: Option<Ref>,
+    /// Whether there may be parts of chunks.
+    parts: bool,
 }
 
 impl<'r> Extents<'r> {
-    fn new(core: &'r Core, root: &Root) -> Extents<'r> {
-        Extents { core, offset: 0, path: Vec::new(), start: Some(*root) }
+    fn new(core: &'r Core, root: &Root, parts: bool) -> Extents<'r> {
+        Extents { core, offset: 0, path: Vec::new(), start: Some(Ref::from(root)), parts }
     }
 
     fn step(&mut self) -> Result<Option<StreamExtent>, Error> {
         let mut next = self.start.take().filter(|root| root.length > 0);
         loop {
-            let root = match next.take() {
+            let one = match next.take() {
                 Some(root) => root,
                 None => {
                     let Some((level, refs)) = self.path.last_mut() else {
                         return Ok(None);
                     };
-                    if refs.is_empty() {
+                    let Some((one, taken)) = first_ref(*level, refs) else {
                         self.path.pop();
                         continue;
-                    }
-                    let one = refs.split_to(REF_LEN);
-                    read_ref(*level, &one)
+                    };
+                    refs.advance(taken);
+                    one
                 }
             };
-            if root.level == 0 {
-                let length =
-                    u32::try_from(root.length).ok().filter(|length| *length as usize <= CHUNK_BYTES_MAX);
-                let Some(length) = length else {
-                    return Err(Error::damaged(
-                        format!("chunk {}", root.id),
-                        "a ref to it promises above 256 KiB",
-                    ));
-                };
-                let extent = StreamExtent { offset: self.offset, id: root.id, length };
-                self.offset += root.length;
+            if one.level == 0 {
+                let refused = |what: &str| Err(Error::damaged(format!("chunk {}", one.id), what));
+                if one.length > CHUNK_BYTES_MAX as u64 {
+                    return refused("a ref to it promises above 256 KiB");
+                }
+                if one.part_of.is_some() && !self.parts {
+                    return refused("it is a part of a chunk in a tree or a manifest, which have none");
+                }
+                let Leaf { id, length, part_of } = one.leaf();
+                let extent = StreamExtent { offset: self.offset, id, length, part_of };
+                self.offset += one.length;
                 return Ok(Some(extent));
             }
-            let node = self.core.chunk(&root.id)?;
-            check_node(&node, root.length)
-                .map_err(|what| Error::damaged(format!("node {}", root.id), what))?;
-            self.path.push((root.level - 1, node));
+            let (node, below) = (self.core.chunk(&one.id)?, one.level - 1);
+            check_node(below, &node, one.length)
+                .map_err(|what| Error::damaged(format!("node {}", one.id), what))?;
+            self.path.push((below, node));
         }
     }
 }
@@ -584,32 +620,4 @@ impl Iterator for Extents<'_> {
         }
         step.transpose()
     }
-}
-
-fn read_ref(level: u8, bytes: &[u8]) -> Root {
-    let (id, length) = bytes.split_first_chunk::<32>().unwrap_or((&[0; 32], &[]));
-    let length = length.first_chunk::<8>().map_or(0, |eight| u64::from_le_bytes(*eight));
-    Root { level, length, id: ChunkId(*id) }
-}
-
-/// What a node refers to, in order; the node has passed [`check_node`].
-pub(crate) fn node_refs(level: u8, node: &[u8]) -> impl Iterator<Item = Root> {
-    node.as_chunks::<REF_LEN>().0.iter().map(move |one| read_ref(level, one))
-}
-
-/// Whether the bytes are a node of a stream of `length` bytes.
-pub(crate) fn check_node(node: &[u8], length: u64) -> Result<(), String> {
-    let (refs, rest) = node.as_chunks::<REF_LEN>();
-    if refs.is_empty() || !rest.is_empty() || refs.len() > NODE_REFS_MAX {
-        return Err(format!("a node of {} bytes", node.len()));
-    }
-    let mut sum = 0_u64;
-    for one in refs {
-        let length = read_ref(0, one).length;
-        sum = match sum.checked_add(length).filter(|_| length > 0) {
-            Some(sum) => sum,
-            None => return Err("a node with a ref of an impossible length".into()),
-        };
-    }
-    if sum == length { Ok(()) } else { Err(format!("a node of {sum} bytes where {length} were promised")) }
 }

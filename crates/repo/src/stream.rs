@@ -7,12 +7,10 @@ use bytes::{Bytes, BytesMut};
 use crate::chunk::Chunker;
 use crate::error::Error;
 use crate::id::ChunkId;
-use crate::object::{CHUNK_BYTES_MAX, LEVEL_MAX, NODE_REFS_MAX, Root};
+use crate::node::{SLOT_LEN, check_leaf, put_ref, slots_of};
+use crate::object::{LEVEL_MAX, Leaf, NODE_SLOTS_MAX, PartOf, Root};
 use crate::pack::Lane;
 use crate::writer::{Ticket, Writer};
-
-/// Bytes of one ref in a node.
-pub(crate) const REF_LEN: usize = 40;
 
 /// How much is collected before it is cut: several chunks share one allocation.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -25,7 +23,7 @@ fn closes(id: &ChunkId) -> bool {
     id.0[0] == 0 && id.0[1] & 1 == 0
 }
 
-/// Builds the tree of nodes over the chunks of one stream, each level as it comes.
+/// Builds the tree of nodes over the leaves of one stream, each level as it comes.
 pub(crate) struct Nodes<'w> {
     writer: &'w Writer,
     levels: Vec<Level>,
@@ -38,7 +36,7 @@ struct Level {
     open_length: u64,
     /// The open node closes before the next ref. Not at once: if none follows, its only ref may be the root.
     complete: bool,
-    /// How many refs this level has had in all, and the first.
+    /// How many refs this level has had in all, and the first if it may be a root: a part is none.
     count: u64,
     first: Option<(ChunkId, u64)>,
 }
@@ -48,33 +46,37 @@ impl<'w> Nodes<'w> {
         Nodes { writer, levels: Vec::new() }
     }
 
-    /// The next chunk of the stream.
-    pub(crate) fn push(&mut self, id: ChunkId, length: u64) -> Result<(), Error> {
-        if length == 0 || length > CHUNK_BYTES_MAX as u64 {
-            return Err(Error::invalid(format!(
-                "a chunk of {length} bytes in a stream (1 to {CHUNK_BYTES_MAX})"
-            )));
-        }
-        self.push_at(0, id, length)
+    /// The next leaf of the stream.
+    pub(crate) fn push(&mut self, leaf: &Leaf) -> Result<(), Error> {
+        check_leaf(leaf).map_err(Error::invalid)?;
+        self.push_at(0, leaf.id, leaf.length.into(), leaf.part_of)
     }
 
-    fn push_at(&mut self, level: usize, id: ChunkId, length: u64) -> Result<(), Error> {
+    fn push_at(
+        &mut self,
+        level: usize,
+        id: ChunkId,
+        length: u64,
+        part_of: Option<PartOf>,
+    ) -> Result<(), Error> {
         if level > usize::from(LEVEL_MAX) {
             return Err(Error::invalid(format!("a stream that needs more than {LEVEL_MAX} levels of nodes")));
         }
         if self.levels.len() <= level {
             self.levels.push(Level::default());
         }
-        if self.levels[level].complete {
+        let slots = self.levels[level].open.len() / SLOT_LEN + slots_of(part_of.as_ref());
+        if self.levels[level].complete || slots > NODE_SLOTS_MAX {
             self.close(level)?;
         }
         let at = &mut self.levels[level];
-        at.open.extend_from_slice(id.as_bytes());
-        at.open.extend_from_slice(&length.to_le_bytes());
+        put_ref(&mut at.open, &id, length, part_of.as_ref());
         at.open_length += length;
         at.count += 1;
-        at.first.get_or_insert((id, length));
-        at.complete = closes(&id) || at.open.len() >= NODE_REFS_MAX * REF_LEN;
+        if at.count == 1 && part_of.is_none() {
+            at.first = Some((id, length));
+        }
+        at.complete = closes(&id);
         Ok(())
     }
 
@@ -86,7 +88,7 @@ impl<'w> Nodes<'w> {
         at.open_length = 0;
         at.complete = false;
         let id = self.writer.chunk_now(Lane::Meta, node)?;
-        self.push_at(level + 1, id, length)
+        self.push_at(level + 1, id, length, None)
     }
 
     /// The root over all that was pushed.
@@ -111,7 +113,7 @@ pub struct StreamWriter<'w> {
     lane: Lane,
     chunker: Chunker,
     buffer: BytesMut,
-    pending: VecDeque<(Ticket, u64)>,
+    pending: VecDeque<(Ticket, u32)>,
     nodes: Nodes<'w>,
 }
 
@@ -146,7 +148,7 @@ impl<'w> StreamWriter<'w> {
         while let Some(length) = self.chunker.next(&rest, last) {
             let chunk = rest.split_to(length);
             let ticket = self.writer.chunk(self.lane, chunk)?;
-            self.pending.push_back((ticket, length as u64));
+            self.pending.push_back((ticket, length as u32));
         }
         if !last {
             self.buffer = BytesMut::with_capacity(BUFFER_BYTES);
@@ -164,7 +166,7 @@ impl<'w> StreamWriter<'w> {
                 None => (ticket.wait_ref()?, *length),
             };
             self.pending.pop_front();
-            self.nodes.push(id, length)?;
+            self.nodes.push(&Leaf::chunk(id, length))?;
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ struct Items<'r> {
 
 impl<'r> Items<'r> {
     fn new(reader: &'r Reader, root: &Root, what: &'static str) -> Items<'r> {
-        Items { stream: reader.stream(root), buffer: BytesMut::new(), what }
+        Items { stream: reader.whole_stream(root), buffer: BytesMut::new(), what }
     }
 
     fn next<T>(

@@ -34,9 +34,12 @@ use crate::id::{ChunkId, CommitId};
 use crate::immutable;
 use crate::lease::{LEASE, Name, ReliedOn};
 use crate::monitor::{Counts, Finding};
-use crate::object::{CHUNK_BYTES_MAX, CommitDraft, CommitInfo, LEVEL_MAX, ManifestEntry, Root, Summary};
+use crate::node::{Ref, check_node, node_refs};
+use crate::object::{
+    CHUNK_BYTES_MAX, CommitDraft, CommitInfo, LEVEL_MAX, Leaf, ManifestEntry, Root, Summary,
+};
 use crate::pack::Lane;
-use crate::reader::{Reader, check_node, node_refs};
+use crate::reader::Reader;
 use crate::repo::Repository;
 use crate::stream::{Nodes, StreamWriter};
 use crate::tree::{MANIFEST_BYTES_MAX, TreeWriter};
@@ -187,11 +190,20 @@ impl Writer {
         Ok(id)
     }
 
-    /// The ticket of the chunk `id`, if that is what these bytes are and the repository has it. Nothing is handed in
-    /// then, and nothing is waited for: for content of which it is likely that it is what it was.
-    pub fn known(&self, plain: &[u8], id: ChunkId) -> Option<Ticket> {
-        let known = self.engine.knows(plain, &id);
-        known.then(|| Ticket { slot: Arc::new(Slot::from(id)), engine: self.engine.clone() })
+    /// Whether these bytes are this leaf of a stream. For content of which it is likely that it is what it was:
+    /// hashing it is cheaper than cutting it.
+    pub fn is(&self, plain: &[u8], leaf: &Leaf) -> bool {
+        plain.len() == leaf.length as usize && self.engine.id_of(plain) == leaf.id
+    }
+
+    /// Takes a leaf over as it is, if the repository has its chunk. It counts as a chunk that was handed in.
+    pub fn keep(&self, leaf: &Leaf) -> bool {
+        self.engine.keep(&leaf.extent())
+    }
+
+    /// What these bytes are called here.
+    pub(crate) fn id_of(&self, plain: &[u8]) -> ChunkId {
+        self.engine.id_of(plain)
     }
 
     fn submit(&self, lane: Lane, plain: Bytes, slot: Arc<Slot>) -> Result<(), Error> {
@@ -218,13 +230,17 @@ impl Writer {
         if root.length == 0 {
             return true;
         }
-        if root.level > LEVEL_MAX || !self.has(&root.id) {
+        root.level <= LEVEL_MAX && self.has_below(reader, &Ref::from(root))
+    }
+
+    fn has_below(&self, reader: &Reader, one: &Ref) -> bool {
+        if !self.has(&one.chunk()) {
             return false;
         }
-        let Some(below) = root.level.checked_sub(1) else { return true };
-        reader.chunk(&root.id).is_ok_and(|node| {
-            check_node(&node, root.length).is_ok()
-                && node_refs(below, &node).all(|part| self.has_stream(reader, &part))
+        let Some(below) = one.level.checked_sub(1) else { return true };
+        reader.chunk(&one.id).is_ok_and(|node| {
+            check_node(below, &node, one.length).is_ok()
+                && node_refs(below, &node).all(|one| self.has_below(reader, &one))
         })
     }
 
@@ -240,9 +256,17 @@ impl Writer {
 
     /// The root of a stream over chunks that were handed in or found with [`Writer::has`].
     pub fn root_of(&self, chunks: impl IntoIterator<Item = (ChunkId, u64)>) -> Result<Root, Error> {
+        self.root_of_leaves(chunks.into_iter().map(|(id, length)| {
+            // One that is too long for any chunk is refused as that.
+            Leaf::chunk(id, u32::try_from(length).unwrap_or(u32::MAX))
+        }))
+    }
+
+    /// The same, where some leaves are parts of chunks.
+    pub fn root_of_leaves(&self, leaves: impl IntoIterator<Item = Leaf>) -> Result<Root, Error> {
         let mut nodes = Nodes::new(self);
-        for (id, length) in chunks {
-            nodes.push(id, length)?;
+        for leaf in leaves {
+            nodes.push(&leaf)?;
         }
         nodes.finish()
     }

@@ -107,6 +107,13 @@ fn r7_what_must_be_understood_is_refused_if_it_is_not() {
     let mut chunk = sample("chunk");
     chunk[8] = 2;
     refused("chunk", &chunk, "a method of compression");
+    // A flag in a length, as that of a part is, where this release knows none.
+    let mut node = decoder("node-above").samples[0].clone();
+    node[8 + 39] = 0x80;
+    refused("node-above", &node, "a part above level 1");
+    let mut node = sample("node");
+    node[8 + 39] = 0x40;
+    refused("node", &node, "another flag");
     for name in ["pack-header", "lock-record"] {
         let mut bytes = sample(name);
         bytes[7] = b'2';

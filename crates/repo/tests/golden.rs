@@ -1,9 +1,10 @@
-//! R7: what was once released stays readable. Two repositories of format version 1 are read here and never edited:
+//! R7: what was once released stays readable. Three repositories of format version 1 are read here and never edited:
 //!
 //! - `golden/v1`: from before anything but passphrases, packs, index and commits was there. Its passphrases are
 //!   `golden read`, `golden list` and `golden put`.
 //! - `golden/v1-all`: with every kind of object and of key that version 1 has. What opens it lies in
 //!   `golden/v1-all.keys`, but for the passphrase `golden read` and the plugin, which is below.
+//! - `golden/v1-parts`: with streams of parts of chunks, which came last. Its passphrase is `golden read`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 mod common;
@@ -23,7 +24,7 @@ use repo::store::vault::{Lock, LockMode, Vault};
 use repo::store::versioned::{Flaws, VersionedStore};
 use repo::{
     Capability, CommitDraft, CommitId, Content, EntryKind, Env, Extent, InitOptions, Kdf, KeyFile, KeyWrap,
-    Lane, LockPolicy, ManifestEntry, NodeKind, Passphrase, ReaderOptions, RecoveryKey, Repository, Timestamp,
+    Lane, Leaf, LockPolicy, ManifestEntry, NodeKind, PartOf, Passphrase, ReaderOptions, RecoveryKey, Repository, Timestamp,
     TreeEntry, Unlock, WrapError, WrappedKey, WriterOptions, Zeroizing,
 };
 
@@ -308,6 +309,93 @@ fn write_the_golden_repository_of_all_kinds() {
         "v1-all.keys",
         texts.map(|(name, text)| (name.to_string(), Bytes::copy_from_slice(text.as_bytes()))).into(),
     );
+}
+
+/// Two streams of parts, and what they hold: a run of bytes in which a page was overwritten, between what is left of it and
+/// a whole chunk; and one part alone.
+fn parted(writer: &repo::Writer) -> [(&'static str, repo::Root, Vec<u8>); 2] {
+    let (old, page, last) = (bytes(7, 50_000), noise(8, 8_192), b"hold fast".to_vec());
+    let chunk = |plain: &[u8]| writer.chunk(Lane::Data, plain.to_vec().into()).unwrap().wait().unwrap();
+    let whole = |plain: &[u8]| Leaf::chunk(chunk(plain), plain.len() as u32);
+    let part = |from: usize, to: usize| {
+        let (id, offset) = (chunk(&old[from..to]), from as u32);
+        Leaf { id, length: (to - from) as u32, part_of: Some(PartOf { chunk: chunk(&old), offset }) }
+    };
+    let disk = [part(0, 20_000), whole(&page), part(28_192, 50_000), whole(&last)];
+    let content = [&old[..20_000], &page, &old[28_192..], &last].concat();
+    let root = |leaves: &[Leaf]| writer.root_of_leaves(leaves.iter().copied()).unwrap();
+    [("disk", root(&disk), content), ("single", root(&[part(1, 2)]), old[1..2].to_vec())]
+}
+
+fn file_of(root: repo::Root) -> Vec<TreeEntry> {
+    let kind = NodeKind::File {
+        ctime: 1,
+        inode: 2,
+        size: root.length + 4_096,
+        content: Content::Stream(root),
+        holes: vec![(24_576, 4_096)],
+    };
+    let entry = |path: &str, kind| TreeEntry {
+        path: path.into(),
+        kind,
+        mode: 0o600,
+        uid: 1,
+        gid: 2,
+        mtime: 3,
+        xattrs: BTreeMap::new(),
+    };
+    vec![entry("", NodeKind::Directory), entry("disk", kind)]
+}
+
+/// Wrote `golden/v1-parts`; kept to show how, and never run again.
+#[test]
+#[ignore = "the golden repository is never edited"]
+fn write_the_golden_repository_with_parts() {
+    assert!(!golden("v1-parts").exists(), "it is never edited");
+    let (store, env) = (MemStore::new(), Env::fixed(NOW, 2_029));
+    let options = InitOptions {
+        chunk_bytes: small_chunks(),
+        kdf: Kdf::cheap(),
+        label: "golden".into(),
+        lock: None,
+        like: None,
+    };
+    let repo =
+        Repository::init(Arc::new(store.clone()), &Passphrase::new("golden read"), &options, &env).unwrap();
+    let writer =
+        repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
+    let streams = parted(&writer);
+    let mut tree = writer.tree();
+    file_of(streams[0].1).iter().for_each(|entry| tree.push(entry).unwrap());
+    let (root, figures) = (tree.finish().unwrap(), BTreeMap::new());
+    let mut manifest: Vec<_> = streams.iter().map(|(name, root, _)| entry(name, *root)).collect();
+    manifest.push(ManifestEntry { name: "volume".into(), kind: EntryKind::Tree, root, figures });
+    writer.commit(CommitDraft { kind: "volume".into(), manifest, ..CommitDraft::default() }).unwrap();
+    keep("v1-parts", store.snapshot());
+}
+
+#[test]
+fn r7_parts_of_chunks_stay_readable_and_are_found_again() {
+    let store: Arc<dyn Store> = Arc::new(load("v1-parts"));
+    let repo =
+        Repository::open(store, &Passphrase::new("golden read"), &Env::fixed(NOW, 1)).unwrap();
+    let commits = repo.commits().unwrap();
+    let reader = repo.reader(ReaderOptions::default()).unwrap();
+    let manifest = reader.manifest(&commits.done[0].id).unwrap();
+    let writer = repo.writer(WriterOptions::default()).unwrap();
+    let streams = parted(&writer);
+    for ((name, root, content), there) in streams.iter().zip(&manifest) {
+        assert_eq!((*name, *root), (there.name.as_str(), there.root));
+        assert!(reader.bytes(root, 1 << 20).unwrap() == *content, "{name}");
+        assert!(reader.extents(root).any(|leaf| leaf.unwrap().part_of.is_some()), "{name}");
+        assert!(writer.has_stream(&reader, root));
+    }
+    assert_eq!(writer.counts().chunks_new, 0);
+    let tree: Vec<_> = reader.tree(&manifest[2].root).map(|entry| entry.unwrap()).collect();
+    assert_eq!(tree, file_of(streams[0].1));
+    let options = CheckOptions { read_data: true, ..CheckOptions::default() };
+    let report = repo::check::check(&repo, &options, &()).unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.findings);
 }
 
 #[test]

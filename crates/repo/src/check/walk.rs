@@ -14,9 +14,10 @@ use super::{Point, Run, locked, lost};
 use crate::error::Error;
 use crate::id::ChunkId;
 use crate::index::{Index, PackSet, Place};
+use crate::node::{Ref, check_node, node_refs};
 use crate::object::{Content, EntryKind, Extent, LEVEL_MAX, ManifestEntry, NodeKind, Root};
 use crate::pack::Lane;
-use crate::reader::{Reader, check_node, node_refs};
+use crate::reader::Reader;
 use crate::tree::read_manifest;
 
 /// Whether the leaves of a stream are read or only looked up.
@@ -281,9 +282,9 @@ impl Walker<'_> {
         if root.level > LEVEL_MAX {
             lacks.push(Cause::Impossible);
         } else if root.level == 0 {
-            self.leaf(root, leaves, &mut lacks)?;
+            self.leaf(&Ref::from(root), leaves, &mut lacks)?;
         } else if let Some(node) = self.read(&root.id, &mut lacks)? {
-            if check_node(&node, root.length).is_err() {
+            if check_node(root.level - 1, &node, root.length).is_err() {
                 lacks.push(Cause::Impossible);
             } else {
                 for child in node_refs(root.level - 1, &node) {
@@ -291,7 +292,7 @@ impl Walker<'_> {
                         // Leaves are many and cheap: not remembered one by one.
                         self.leaf(&child, leaves, &mut lacks)?;
                     } else {
-                        lacks.extend(self.stream(&child, leaves)?.iter().cloned());
+                        lacks.extend(self.stream(&child.root(), leaves)?.iter().cloned());
                     }
                 }
             }
@@ -304,9 +305,14 @@ impl Walker<'_> {
         Ok(lacks)
     }
 
-    fn leaf(&self, leaf: &Root, leaves: Leaves, lacks: &mut Vec<Cause>) -> Result<(), Error> {
+    fn leaf(&self, leaf: &Ref, leaves: Leaves, lacks: &mut Vec<Cause>) -> Result<(), Error> {
         if leaves == Leaves::LookUp {
-            return self.look_up(&leaf.id, Lane::Data, |plain| plain == leaf.length, lacks);
+            return self.look_up(&leaf.chunk(), Lane::Data, |plain| leaf.fits(plain), lacks);
+        }
+        if leaf.part_of.is_some() {
+            // Trees and manifests have no parts.
+            lacks.push(Cause::Impossible);
+            return Ok(());
         }
         if locked(&self.leaves).contains(&leaf.id) {
             return Ok(());

@@ -20,8 +20,9 @@ use crate::error::Error;
 use crate::id::{ChunkId, CommitId};
 use crate::index::{Bits, Index};
 use crate::monitor::Progress;
+use crate::node::{Ref, check_node, node_refs};
 use crate::object::{Content, EntryKind, ITEM_BYTES_MAX, LEVEL_MAX, NodeKind, Root};
-use crate::reader::{Reader, check_node, node_refs};
+use crate::reader::Reader;
 use crate::repo::Repository;
 use crate::tree::read_manifest;
 
@@ -194,13 +195,14 @@ impl Reach {
         Ok(*at)
     }
 
-    /// Reads a node.
+    /// Reads a node, of which the level is above 0.
     fn node(&self, root: &Root) -> Result<Bytes, Error> {
         if root.level > LEVEL_MAX {
             return Err(Error::damaged(format!("node {}", root.id), "it is above the highest level"));
         }
         let node = self.reader.chunk(&root.id)?;
-        check_node(&node, root.length).map_err(|what| Error::damaged(format!("node {}", root.id), what))?;
+        check_node(root.level - 1, &node, root.length)
+            .map_err(|what| Error::damaged(format!("node {}", root.id), what))?;
         Ok(node)
     }
 
@@ -223,7 +225,11 @@ impl Reach {
             return Ok(());
         }
         let node = self.node(root)?;
-        node_refs(root.level - 1, &node).try_for_each(|child| self.content(&child))
+        node_refs(root.level - 1, &node).try_for_each(|child| match child.part_of {
+            // All of the chunk stays, however little of it is used.
+            Some(part) => self.need(&part.chunk).map(|_| ()),
+            None => self.content(&child.root()),
+        })
     }
 
     /// A stream of tree entries, and what they name.
@@ -242,7 +248,12 @@ impl Reach {
             return parser.leaf(root, at as u32);
         }
         let node = self.node(root)?;
-        node_refs(root.level - 1, &node).try_for_each(|child| self.leaves(&child, parser))
+        node_refs(root.level - 1, &node).try_for_each(|child| match child {
+            Ref { part_of: None, .. } => self.leaves(&child.root(), parser),
+            Ref { id, .. } => {
+                Err(Error::damaged(format!("tree leaf {id}"), "it is a part of a chunk; trees have none"))
+            }
+        })
     }
 
     fn entries(&self, bytes: &[u8], root: &Root) -> Result<usize, Error> {

@@ -17,9 +17,10 @@ pub(super) trait Sink<E> {
 
     /// Asked before the stream is scanned for the next cut, `at` bytes from its beginning, with the bytes at hand;
     /// `last` says that they are all that follows. Who knows a chunk that begins here and sees that it still does
-    /// takes it: the same bytes from the same start are cut at the same place, so there is nothing to look for.
-    fn known(&mut self, _at: u64, _rest: &[u8], _last: bool) -> Known {
-        Known::No
+    /// takes it: the same bytes from the same start are cut at the same place, so there is nothing to look for. Who
+    /// asks for more bytes can have as many as the longest chunk.
+    fn known(&mut self, _at: u64, _rest: &[u8], _last: bool) -> Result<Known, E> {
+        Ok(Known::No)
     }
 }
 
@@ -61,7 +62,7 @@ impl Cutter {
         }
         let mut rest = buffer.freeze(&self.carry, used);
         while !rest.is_empty() {
-            let length = match sink.known(self.at, &rest, false) {
+            let length = match sink.known(self.at, &rest, false)? {
                 Known::Later => break,
                 Known::Taken(length) => {
                     let _ = rest.split_to(length);
@@ -86,7 +87,7 @@ impl Cutter {
     pub fn finish<E>(&mut self, sink: &mut impl Sink<E>) -> Result<(), E> {
         let mut rest = Bytes::from(std::mem::take(&mut self.carry));
         while !rest.is_empty() {
-            let length = match sink.known(self.at, &rest, true) {
+            let length = match sink.known(self.at, &rest, true)? {
                 Known::Taken(length) => {
                     let _ = rest.split_to(length);
                     length

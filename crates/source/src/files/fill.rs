@@ -34,6 +34,8 @@ pub(super) struct Move {
     pub skip: u32,
     pub length: u32,
     pub to: u64,
+    /// Of a part of a chunk: what these bytes are called.
+    pub part: Option<ChunkId>,
 }
 
 pub(super) enum Work {
@@ -90,7 +92,7 @@ impl<'h> Layout<'h> {
             }
             let room = self.holes.peek().map_or(u64::MAX, |(start, _)| start - self.at);
             let part = u64::from(length).min(room) as u32;
-            moves.push(Move { chunk, skip, length: part, to: self.at });
+            moves.push(Move { chunk, skip, length: part, to: self.at, part: None });
             self.at += u64::from(part);
             skip += part;
             length -= part;
@@ -202,6 +204,12 @@ impl Shared<'_> {
             let filled = chunk.map_err(Trouble::from).and_then(|chunk| {
                 (first[at]..first[at + 1]).try_for_each(|number| {
                     let data = data(&moves[number], chunk)?;
+                    if moves[number].part.is_some_and(|part| !self.reader.is(data, &part)) {
+                        let what = "a part of it is not what its id says";
+                        return Err(
+                            repo::Error::damaged(format!("chunk {}", moves[number].chunk), what).into()
+                        );
+                    }
                     bytes[places[number]..places[number] + data.len()].copy_from_slice(data);
                     Ok(())
                 })
@@ -472,7 +480,7 @@ mod tests {
                     .unwrap(),
             )
         };
-        let next = Move { chunk: ChunkId([1; 32]), skip: 2, length: 4, to: 6 };
+        let next = Move { chunk: ChunkId([1; 32]), skip: 2, length: 4, to: 6, part: None };
         let chunk = Bytes::from_static(b"..data..");
         let both = |fd: &OwnedFd, chunk: &Bytes| {
             let data = data(&next, chunk)?;
@@ -492,7 +500,7 @@ mod tests {
 
     #[test]
     fn moves_are_put_together_as_they_lie_in_their_blocks() {
-        let at = |to: u64, length: u32| Move { chunk: ChunkId([1; 32]), skip: 0, length, to };
+        let at = |to: u64, length: u32| Move { chunk: ChunkId([1; 32]), skip: 0, length, to, part: None };
         let found = |moves: &[Move]| {
             runs(moves).into_iter().map(|run| (run.moves, run.start, run.end)).collect::<Vec<_>>()
         };

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 use repo::object::EXTENTS_MAX;
 use repo::{
-    ChunkId, Content, Extent, Finding, Lane, NodeKind, Outcome, Progress, Ticket, TreeEntry, TreeWriter,
+    ChunkId, Content, Extent, Finding, Lane, Leaf, NodeKind, Outcome, Piece, Progress, Ticket, TreeEntry,
+    TreeWriter,
 };
 
 use super::cut::Cutter;
 use super::findings::Findings;
 use super::links::Links;
-use super::read::{Job, Name, Part, Readers, Work};
+use super::read::{Job, Name, Part, Readers, Stretch, Work};
 use super::walk::Step;
 use super::{Error, Item, Linked, TreeBackup, shown};
 
@@ -153,7 +154,7 @@ impl<'a> Lay<'a> {
                     self.in_step()?;
                     self.settle(false)?;
                 }
-                Ok(Part::Chunks(chunks)) => self.large(chunks, parts)?,
+                Ok(Part::Stretches(first)) => self.large(first, parts)?,
                 Ok(Part::Large(Some(entry))) => self.wait(*entry, 0)?,
                 Ok(Part::Large(None)) => {}
                 Ok(Part::Failed(error)) => return Err(error.into()),
@@ -232,44 +233,48 @@ impl<'a> Lay<'a> {
         Ok(())
     }
 
-    /// A large file: its chunks, then its entry. A few chunks are extents, more are a stream.
-    fn large(&mut self, mut first: Vec<(Ticket, u32)>, parts: &Receiver<Part>) -> Result<(), Error> {
+    /// A large file: its stretches, then its entry. A few chunks are extents; more are a stream, and so are parts.
+    fn large(&mut self, mut first: Vec<Stretch>, parts: &Receiver<Part>) -> Result<(), Error> {
         let entry = loop {
             if first.len() > EXTENTS_MAX {
                 break None;
             }
             match parts.recv() {
-                Ok(Part::Chunks(chunks)) => first.extend(chunks),
+                Ok(Part::Stretches(more)) => first.extend(more),
                 Ok(Part::Large(entry)) => break Some(entry),
                 other => return Err(self.cut_short(other)),
             }
         };
         let (content, entry) = match entry {
             Some(entry) => {
-                let mut extents = Vec::with_capacity(first.len());
-                for (ticket, length) in first {
-                    extents.push(Extent { chunk: ticket.wait()?, offset: 0, length });
-                    self.read(length);
+                let mut leaves = VecDeque::new();
+                for stretch in first {
+                    self.leaves(stretch, &mut leaves)?;
                 }
-                (Content::Extents(extents), entry)
+                let few = leaves.len() <= EXTENTS_MAX && leaves.iter().all(|leaf| leaf.part_of.is_none());
+                let content = match few {
+                    true => Content::Extents(leaves.iter().map(Leaf::extent).collect()),
+                    false => Content::Stream(self.readers.writer.root_of_leaves(leaves)?),
+                };
+                (content, entry)
             }
             None => {
                 let (mut ready, mut end) = (first.into_iter(), Err(Error::CutShort { what: "a large file" }));
-                let writer = self.readers.writer;
-                let root = writer.root_of(std::iter::from_fn(|| {
+                let (writer, mut leaves) = (self.readers.writer, VecDeque::new());
+                let root = writer.root_of_leaves(std::iter::from_fn(|| {
                     loop {
-                        if let Some((ticket, length)) = ready.next() {
-                            match ticket.wait() {
-                                Ok(id) => {
-                                    self.read(length);
-                                    return Some((id, u64::from(length)));
-                                }
-                                Err(error) => end = Err(error.into()),
+                        if let Some(leaf) = leaves.pop_front() {
+                            return Some(leaf);
+                        }
+                        if let Some(stretch) = ready.next() {
+                            if let Err(error) = self.leaves(stretch, &mut leaves) {
+                                end = Err(error);
+                                return None;
                             }
-                            return None;
+                            continue;
                         }
                         match parts.recv() {
-                            Ok(Part::Chunks(chunks)) => ready = chunks.into_iter(),
+                            Ok(Part::Stretches(more)) => ready = more.into_iter(),
                             Ok(Part::Large(entry)) => {
                                 end = Ok(entry);
                                 return None;
@@ -290,6 +295,27 @@ impl<'a> Lay<'a> {
         }
         self.figures.files_read += 1;
         self.wait(*entry, 0)
+    }
+
+    /// Appends what a stretch of a large file has become.
+    fn leaves(&mut self, stretch: Stretch, leaves: &mut VecDeque<Leaf>) -> Result<(), Error> {
+        let pieces = match stretch {
+            Stretch::Written(ticket, length) => vec![Piece::Written(ticket, length)],
+            Stretch::Kept(leaf) => vec![Piece::Kept(leaf)],
+            Stretch::Compared(compared) => match compared.recv() {
+                Ok(compared) => compared?,
+                Err(gone) => return Err(self.cut_short(Err(gone))),
+            },
+        };
+        for piece in pieces {
+            let leaf = match piece {
+                Piece::Kept(leaf) => leaf,
+                Piece::Written(ticket, length) => Leaf::chunk(ticket.wait()?, length),
+            };
+            self.read(leaf.length);
+            leaves.push_back(leaf);
+        }
+        Ok(())
     }
 
     fn read(&mut self, length: u32) {

@@ -24,6 +24,7 @@
 //!   at again; a file with a damaged chunk does not stay under its name.
 //! - **Memory is bounded** by the number of threads, not by the tree.
 
+mod before;
 mod cold;
 mod cut;
 mod direct;

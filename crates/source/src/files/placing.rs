@@ -287,7 +287,13 @@ impl Placing<'_, '_> {
             if self.shared.stopped() {
                 return Err(Trouble::Stopped);
             }
-            layout.place(leaf.id, 0, leaf.length, &mut moves);
+            let extent = leaf.extent();
+            let before = moves.len();
+            layout.place(extent.chunk, extent.offset, extent.length, &mut moves);
+            // One that a hole takes apart is verified with its chunk alone.
+            if let (Some(_), [one]) = (leaf.part_of, &mut moves[before..]) {
+                one.part = Some(leaf.id);
+            }
             bytes += u64::from(leaf.length);
             if bytes >= RANGE_BYTES {
                 send(&mut moves)?;

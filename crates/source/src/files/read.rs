@@ -13,14 +13,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use repo::{Content, Finding, Lane, NodeKind, StreamExtent, TreeEntry};
+use repo::{Content, Finding, Leaf, NodeKind, TreeEntry};
 use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 
+use super::before::{Chunks, Compared};
 use super::cold::Cold;
-use super::cut::{Cutter, Known, Sink};
+use super::cut::Cutter;
 use super::pool::{BODY, Buffer, Pool};
 use super::previous::{still_stored, unchanged};
 use super::sys::{self, Meta};
@@ -55,15 +55,25 @@ pub(super) struct Name {
 pub(super) enum Part {
     /// Entries, and the bytes of the small files among them, laid end to end in the buffer's body.
     Piece { items: Vec<Item>, bytes: Option<(Buffer, usize)> },
-    /// Chunks of the large file whose entry follows.
-    Chunks(Vec<(repo::Ticket, u32)>),
-    /// The large file, its content still empty, whose chunks came before; `None` if it could not be
+    /// What the large file consists of whose entry follows.
+    Stretches(Vec<Stretch>),
+    /// The large file, its content still empty, whose stretches came before; `None` if it could not be
     /// read to its end.
     Large(Option<Box<TreeEntry>>),
     /// It cannot go on.
     Failed(repo::Error),
     /// The batch is complete. A batch that ends without this was cut short.
     End,
+}
+
+/// A stretch of a large file.
+pub(super) enum Stretch {
+    /// A chunk that was handed in; so long it is.
+    Written(repo::Ticket, u32),
+    /// The repository has it.
+    Kept(Leaf),
+    /// It was overwritten, and is being compared with what it was.
+    Compared(Receiver<Compared>),
 }
 
 /// What the readers share.
@@ -204,7 +214,7 @@ impl Readers<'_> {
             self.read_small(fd, meta, entry, piece, parts)
         } else {
             piece.send(parts)?;
-            self.read_large(fd, meta, entry, Before::new(previous, self.parent), piece, parts)
+            self.read_large(fd, meta, entry, previous, piece, parts)
         }
     }
 
@@ -258,7 +268,7 @@ impl Readers<'_> {
         fd: &OwnedFd,
         meta: Meta,
         mut entry: TreeEntry,
-        before: Before<'_>,
+        previous: Option<&TreeEntry>,
         piece: &mut Piece,
         parts: &Sender<Part>,
     ) -> Result<(), Stop> {
@@ -266,34 +276,58 @@ impl Readers<'_> {
             Ok(data) => data,
             Err(e) => return piece.found(vanished_or_unreadable(&entry.path, e)),
         };
+        // The threads that compare end with it: they are done when there is nothing more to compare.
+        let end = std::thread::scope(|scope| {
+            let chunks = Chunks::new(scope, self.writer, previous, self.parent, parts);
+            self.chunks(fd, &meta, &data, chunks)
+        })?;
+        let size = match end {
+            Ok(size) => size,
+            Err(e) => {
+                // A file that cannot be read to its end is left out: a shorter one under its
+                // name would look whole. The chunks sent so far serve nobody and harm nobody.
+                parts.send(Part::Large(None)).map_err(|_| Stop)?;
+                return piece.found(vanished_or_unreadable(&entry.path, e));
+            }
+        };
+        if !sys::stat_fd(fd).is_ok_and(|after| after.same_content(&meta)) {
+            piece.found(changed(&entry.path, "its content may be part old, part new"))?;
+        }
+        entry.kind = file(&meta, size, holes(&data, size));
+        parts.send(Part::Large(Some(Box::new(entry)))).map_err(|_| Stop)
+    }
+
+    /// Cuts the data of a file, or finds what it was. Returns the file's size, or why it cannot be read.
+    fn chunks(
+        &self,
+        fd: &OwnedFd,
+        meta: &Meta,
+        data: &[(u64, u64)],
+        mut chunks: Chunks<'_, '_>,
+    ) -> Result<Result<u64, Errno>, Stop> {
         let mut cutter = Cutter::new(self.writer.chunker());
-        let mut chunks = Chunks { writer: self.writer, before, parts, ready: Vec::new() };
-        let mut size = meta.size;
+        let mut end = Ok(meta.size);
         let mut take = |block: Block| -> Result<bool, Stop> {
             let Block { buffer, at, want, got } = block;
             let got = match got {
                 Ok(got) => got,
                 Err(e) => {
-                    // A file that cannot be read to its end is left out: a shorter one under its
-                    // name would look whole. The chunks sent so far serve nobody and harm nobody.
-                    parts.send(Part::Large(None)).map_err(|_| Stop)?;
-                    piece.found(vanished_or_unreadable(&entry.path, e))?;
+                    end = Err(e);
                     return Ok(false);
                 }
             };
             cutter.feed(buffer, got, &mut chunks)?;
             chunks.send()?;
             if got < want {
-                size = at + got as u64;
+                end = Ok(at + got as u64);
             }
             Ok(true)
         };
         let alone = if meta.size < AHEAD { None } else { self.ahead.try_lock().ok() };
         let whole = match alone {
-            None => self.blocks(fd, &data, &mut take)?,
+            None => self.blocks(fd, data, &mut take)?,
             Some(_alone) => std::thread::scope(|scope| {
                 let (blocks, ahead) = bounded(1);
-                let data = &data;
                 scope.spawn(move || {
                     self.blocks(fd, data, &mut |block| blocks.send(block).map(|()| true).map_err(|_| Stop))
                 });
@@ -309,16 +343,11 @@ impl Readers<'_> {
         if self.cancel.is_cancelled() {
             return Err(Stop);
         }
-        if !whole {
-            return Ok(());
+        if whole {
+            cutter.finish(&mut chunks)?;
+            chunks.send()?;
         }
-        cutter.finish(&mut chunks)?;
-        chunks.send()?;
-        if !sys::stat_fd(fd).is_ok_and(|after| after.same_content(&meta)) {
-            piece.found(changed(&entry.path, "its content may be part old, part new"))?;
-        }
-        entry.kind = file(&meta, size, holes(&data, size));
-        parts.send(Part::Large(Some(Box::new(entry)))).map_err(|_| Stop)
+        Ok(end)
     }
 
     /// Reads the data of a file block by block, until `take` has enough, or there is no more.
@@ -359,93 +388,6 @@ struct Block {
     want: usize,
     /// Less than wanted at the end of the file alone.
     got: Result<usize, Errno>,
-}
-
-/// The chunks the file consisted of when it was last backed up. Most of a large file is what it was: then its chunks are
-/// where they were, and hashing them is cheaper than finding them again.
-struct Before<'a> {
-    chunks: Option<Box<dyn Iterator<Item = StreamExtent> + 'a>>,
-    next: Option<StreamExtent>,
-    /// Where the content ended. Its last chunk was cut by that, and counts only if it is the last again.
-    end: u64,
-}
-
-impl<'a> Before<'a> {
-    fn new(previous: Option<&'a TreeEntry>, parent: Option<&'a Parent<'a>>) -> Before<'a> {
-        let (chunks, end): (Option<Box<dyn Iterator<Item = _>>>, _) = match (previous, parent) {
-            (Some(TreeEntry { kind: NodeKind::File { content, .. }, .. }), Some(parent)) => {
-                let chunks: Box<dyn Iterator<Item = _>> = match content {
-                    // What cannot be read here costs time, not data: the rest is cut as if it were new.
-                    Content::Stream(root) => Box::new(parent.reader.extents(root).map_while(Result::ok)),
-                    Content::Extents(extents) => Box::new(extents.iter().scan(0, |at, extent| {
-                        let offset = *at;
-                        *at += u64::from(extent.length);
-                        Some(StreamExtent { offset, id: extent.chunk, length: extent.length })
-                    })),
-                };
-                (Some(chunks), content.length())
-            }
-            _ => (None, 0),
-        };
-        Before { chunks, next: None, end }
-    }
-
-    /// The chunk that began here.
-    fn at(&mut self, at: u64) -> Option<StreamExtent> {
-        while self.next.is_none_or(|next| next.offset < at) {
-            self.next = Some(self.chunks.as_mut()?.next()?);
-        }
-        self.next.filter(|next| next.offset == at)
-    }
-}
-
-/// Hands the chunks of a large file to the writer, or finds that it has them.
-struct Chunks<'a> {
-    writer: &'a repo::Writer,
-    before: Before<'a>,
-    parts: &'a Sender<Part>,
-    ready: Vec<(repo::Ticket, u32)>,
-}
-
-impl Chunks<'_> {
-    fn send(&mut self) -> Result<(), Stop> {
-        if self.ready.is_empty() {
-            return Ok(());
-        }
-        self.parts.send(Part::Chunks(std::mem::take(&mut self.ready))).map_err(|_| Stop)
-    }
-}
-
-impl Sink<Stop> for Chunks<'_> {
-    fn chunk(&mut self, chunk: Bytes) -> Result<(), Stop> {
-        let length = chunk.len() as u32;
-        match self.writer.chunk(Lane::Data, chunk) {
-            Ok(ticket) => {
-                self.ready.push((ticket, length));
-                Ok(())
-            }
-            Err(error) => self.parts.send(Part::Failed(error)).map_err(|_| Stop),
-        }
-    }
-
-    fn known(&mut self, at: u64, rest: &[u8], last: bool) -> Known {
-        let Some(before) = self.before.at(at) else { return Known::No };
-        let length = before.length as usize;
-        if at + u64::from(before.length) >= self.before.end && !(last && length == rest.len()) {
-            return Known::No;
-        }
-        match (rest.get(..length), last) {
-            (None, false) => Known::Later,
-            (None, true) => Known::No,
-            (Some(bytes), _) => match self.writer.known(bytes, before.id) {
-                Some(ticket) => {
-                    self.ready.push((ticket, before.length));
-                    Known::Taken(length)
-                }
-                None => Known::No,
-            },
-        }
-    }
 }
 
 /// What has been read of a batch and is not handed on yet.
