@@ -356,7 +356,10 @@ fn r8_the_second_reader_reads_parts_of_chunks() {
     std::fs::write(place.path("golden"), "golden read").unwrap();
     let read = |command: &[&str]| {
         let mut reader = Command::new(python());
-        reader.arg(root().join("tools/read.py")).arg(&golden).args(["--password-file", &place.text("golden")]);
+        reader
+            .arg(root().join("tools/read.py"))
+            .arg(&golden)
+            .args(["--password-file", &place.text("golden")]);
         reader.args(command).output().unwrap()
     };
     let disk = read(&["cat", "latest", "disk"]);

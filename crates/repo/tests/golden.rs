@@ -24,8 +24,8 @@ use repo::store::vault::{Lock, LockMode, Vault};
 use repo::store::versioned::{Flaws, VersionedStore};
 use repo::{
     Capability, CommitDraft, CommitId, Content, EntryKind, Env, Extent, InitOptions, Kdf, KeyFile, KeyWrap,
-    Lane, Leaf, LockPolicy, ManifestEntry, NodeKind, PartOf, Passphrase, ReaderOptions, RecoveryKey, Repository, Timestamp,
-    TreeEntry, Unlock, WrapError, WrappedKey, WriterOptions, Zeroizing,
+    Lane, Leaf, LockPolicy, ManifestEntry, NodeKind, PartOf, Passphrase, ReaderOptions, RecoveryKey,
+    Repository, Timestamp, TreeEntry, Unlock, WrapError, WrappedKey, WriterOptions, Zeroizing,
 };
 
 /// The kinds of objects as the format page lists them, each a name with `<placeholders>`.
@@ -362,8 +362,7 @@ fn write_the_golden_repository_with_parts() {
     };
     let repo =
         Repository::init(Arc::new(store.clone()), &Passphrase::new("golden read"), &options, &env).unwrap();
-    let writer =
-        repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
+    let writer = repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
     let streams = parted(&writer);
     let mut tree = writer.tree();
     file_of(streams[0].1).iter().for_each(|entry| tree.push(entry).unwrap());
@@ -377,8 +376,7 @@ fn write_the_golden_repository_with_parts() {
 #[test]
 fn r7_parts_of_chunks_stay_readable_and_are_found_again() {
     let store: Arc<dyn Store> = Arc::new(load("v1-parts"));
-    let repo =
-        Repository::open(store, &Passphrase::new("golden read"), &Env::fixed(NOW, 1)).unwrap();
+    let repo = Repository::open(store, &Passphrase::new("golden read"), &Env::fixed(NOW, 1)).unwrap();
     let commits = repo.commits().unwrap();
     let reader = repo.reader(ReaderOptions::default()).unwrap();
     let manifest = reader.manifest(&commits.done[0].id).unwrap();
