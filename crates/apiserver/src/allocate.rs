@@ -56,6 +56,12 @@ impl State {
             }
             return Ok(());
         }
+        // Drawn with the address, so that nobody owns them who did not write them.
+        for (key, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
+            if spec[key].is_null() {
+                spec[key] = value;
+            }
+        }
         if spec["clusterIP"].as_str().unwrap_or("").is_empty() {
             // An update that leaves it out keeps it.
             let before = old

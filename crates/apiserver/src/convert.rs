@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::autoscaler;
 use crate::kinds::Kind;
 use crate::schema::{self, Shape};
 
@@ -39,7 +40,7 @@ pub fn to_stored(kind: &Kind, version: &str, object: &mut Value) {
         }
     }
     if kind.is("autoscaling", "horizontalpodautoscalers") {
-        autoscaler(version, &kind.storage, object);
+        autoscaler_to(version, &kind.storage, object);
     }
     object["apiVersion"] = json!(stored_api_version(kind));
     fit(kind, version, &kind.storage, object);
@@ -66,7 +67,7 @@ pub fn from_stored(kind: &Kind, version: &str, object: &mut Value) {
         }
     }
     if kind.is("autoscaling", "horizontalpodautoscalers") {
-        autoscaler(&kind.storage, version, object);
+        autoscaler_to(&kind.storage, version, object);
     }
     object["apiVersion"] = json!(kind.api_version(version));
     fit(kind, &kind.storage, version, object);
@@ -85,7 +86,7 @@ const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 
 /// All versions but the first know many metrics.
-fn autoscaler(from: &str, to: &str, object: &mut Value) {
+fn autoscaler_to(from: &str, to: &str, object: &mut Value) {
     match (from == "v1", to == "v1") {
         (true, false) => autoscaler_to_v2(object),
         (false, true) => autoscaler_to_v1(object),
@@ -99,9 +100,14 @@ fn autoscaler_to_v2(object: &mut Value) {
     if let Some(notes) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         if let Some(text) = notes.shift_remove(METRICS) {
             metrics = text.as_str().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+            for metric in &mut metrics {
+                if let Some(current) = autoscaler::metric_from_old(metric) {
+                    *metric = current;
+                }
+            }
         }
         if let Some(text) = notes.shift_remove(BEHAVIOR) {
-            behavior = text.as_str().and_then(|t| serde_json::from_str(t).ok());
+            behavior = text.as_str().and_then(autoscaler::behavior_of_note);
         }
     }
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
@@ -127,14 +133,14 @@ fn autoscaler_to_v1(object: &mut Value) {
             if cpu && !spec.contains_key("targetCPUUtilizationPercentage") {
                 spec.insert("targetCPUUtilizationPercentage".into(), percent.clone());
             } else {
-                rest.push(metric);
+                rest.push(autoscaler::metric_to_old(&metric).unwrap_or(metric));
             }
         }
         if !rest.is_empty() {
             notes.insert(METRICS.into(), json!(Value::Array(rest).to_string()));
         }
         if let Some(behavior) = spec.shift_remove("behavior") {
-            notes.insert(BEHAVIOR.into(), json!(behavior.to_string()));
+            notes.insert(BEHAVIOR.into(), json!(autoscaler::note_of_behavior(&behavior)));
         }
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
@@ -166,12 +172,20 @@ mod tests {
         let kinds = Kinds::default();
         let kind = kinds.get("autoscaling", "horizontalpodautoscalers").unwrap();
         let stored = json!({"apiVersion": "autoscaling/v2", "metadata": {"name": "a"}, "spec": {"maxReplicas": 3,
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
             "metrics": [
                 {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}},
                 {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 70}}}]}});
         let mut object = stored.clone();
         from_stored(kind, "v1", &mut object);
         assert_eq!(object["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}));
+        // As a real server notes them, in words of their own.
+        let notes = &object["metadata"]["annotations"];
+        assert_eq!(
+            notes[METRICS],
+            r#"[{"type":"Resource","resource":{"name":"memory","targetAverageUtilization":70}}]"#
+        );
+        assert_eq!(notes[BEHAVIOR], r#"{"ScaleDown":{"StabilizationWindowSeconds":60}}"#);
         to_stored(kind, "v1", &mut object);
         assert_eq!(object["spec"], stored["spec"]);
     }

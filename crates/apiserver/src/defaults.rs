@@ -224,21 +224,6 @@ fn computed(name: &str, map: &mut Map<String, Value>) {
                 map.insert("apiGroup".into(), json!("rbac.authorization.k8s.io"));
             }
         }
-        "batch.v1.JobSpec" => {
-            let set = |map: &mut Map<String, Value>, key: &str, value: Value| {
-                map.entry(key).or_insert(value);
-            };
-            if !map.contains_key("completions") && !map.contains_key("parallelism") {
-                set(map, "completions", json!(1));
-            }
-            set(map, "parallelism", json!(1));
-            set(map, "backoffLimit", json!(6));
-            set(map, "completionMode", json!("NonIndexed"));
-            set(map, "suspend", json!(false));
-            let replacement =
-                if map.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
-            set(map, "podReplacementPolicy", json!(replacement));
-        }
         _ => {}
     }
 }
@@ -279,7 +264,12 @@ pub fn kind(kind: &Kind, old: Option<&Value>, object: &mut Value) {
             let now = before.map_or(1, |n| n + i64::from(changed));
             object["metadata"]["annotations"][GENERATION] = json!(now.to_string());
         }
-        ("batch", "jobs") if old.is_none() => job_selector(object),
+        ("batch", "jobs") => {
+            job(object);
+            if old.is_none() {
+                job_selector(object);
+            }
+        }
         ("networking.k8s.io", "networkpolicies")
             if object["spec"]["policyTypes"].is_null() && object["spec"].is_object() =>
         {
@@ -305,6 +295,24 @@ pub fn kind(kind: &Kind, old: Option<&Value>, object: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Of a job itself: what a CronJob makes jobs from is not filled in.
+fn job(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let replacement = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    if !spec.contains_key("completions") && !spec.contains_key("parallelism") {
+        spec.insert("completions".into(), json!(1));
+    }
+    for (field, value) in [
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(6)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
+        ("podReplacementPolicy", json!(replacement)),
+    ] {
+        spec.entry(field).or_insert(value);
     }
 }
 
@@ -374,8 +382,6 @@ fn service(object: &mut Value) {
         }
     };
     set("internalTrafficPolicy", json!("Cluster"));
-    set("ipFamilies", json!(["IPv4"]));
-    set("ipFamilyPolicy", json!("SingleStack"));
     let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
     if outside {
         set("externalTrafficPolicy", json!("Cluster"));

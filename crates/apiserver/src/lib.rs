@@ -21,6 +21,7 @@
 mod admit;
 mod allocate;
 mod apply;
+pub mod autoscaler;
 mod cel;
 mod columns;
 mod convert;

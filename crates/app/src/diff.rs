@@ -14,11 +14,11 @@ use crate::api::Cluster;
 use crate::compare::{Change, changes};
 use crate::error::Error;
 use crate::later::{says_nothing, without_positions};
-use crate::object::{Object, ObjectKey};
+use crate::object::{Gvk, Object, ObjectKey};
 use crate::point::{Point, Restore, Role};
 use crate::restore::{
-    Candidate, Left, Only, Prepared, definition_key, give_way, in_one_version, observe_candidates, pair,
-    prepare,
+    Candidate, Left, Only, Prepared, definition_key, give_way, in_one_version, in_version,
+    observe_candidates, pair, prepare,
 };
 use crate::select::{Selection, select};
 use crate::transform::{LAST_APPLIED, Transform};
@@ -328,7 +328,15 @@ impl<'a> Sides<'a> {
         now: &Object,
         definition: Option<&Value>,
     ) -> (Object, Object) {
-        in_one_version(&candidate.desired, now, definition).unwrap_or_else(|| {
+        let both = in_one_version(&candidate.desired, now, definition).map(|(wanted, now)| {
+            // Two words for one node stand in the old version of this kind, and an old server keeps one of them.
+            let current = Gvk { version: "v1".into(), ..now.gvk() };
+            let is_old_slice = candidate.key.is("discovery.k8s.io", "EndpointSlice") && now.gvk() != current;
+            let met = is_old_slice
+                .then(|| Some((in_version(&wanted, &current, None)?, in_version(&now, &current, None)?)));
+            met.flatten().unwrap_or((wanted, now))
+        });
+        both.unwrap_or_else(|| {
             let why = format!(
                 "it is {} on one side and {} on the other, and neither can say all that the other says: its fields are \
                  compared as they stand",

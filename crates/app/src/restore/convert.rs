@@ -3,6 +3,7 @@
 //! Two tables: versions whose fields are the same, and moves of fields that are known. Each move says no where a
 //! value has no place in the other version: half a setting is worse than none that is told.
 
+use apiserver::autoscaler::{behavior_of_note, metric_from_old, metric_to_old};
 use serde_json::{Map, Value, json};
 
 use super::versions::set_version;
@@ -305,11 +306,13 @@ const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 
 fn autoscaler_from_v1(autoscaler: &mut Value) -> bool {
-    let mut more = Vec::new();
+    let (mut more, mut behavior) = (Vec::new(), None);
     if let Some(Value::Object(annotations)) = autoscaler.pointer_mut("/metadata/annotations") {
-        // Written in the words of the server's inside; not ours to read.
-        if annotations.contains_key(BEHAVIOR) {
-            return false;
+        if let Some(text) = annotations.shift_remove(BEHAVIOR) {
+            match text.as_str().and_then(behavior_of_note) {
+                Some(said) => behavior = Some(said),
+                None => return false,
+            }
         }
         annotations.shift_remove(CONDITIONS);
         annotations.shift_remove(CURRENT);
@@ -331,13 +334,16 @@ fn autoscaler_from_v1(autoscaler: &mut Value) -> bool {
         metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}}));
     }
     for metric in more {
-        match metric_from_v2beta1(&metric) {
+        match metric_from_old(&metric) {
             Some(metric) => metrics.push(metric),
             None => return false,
         }
     }
     if !metrics.is_empty() {
         spec.insert("metrics".into(), metrics.into());
+    }
+    if let Some(behavior) = behavior {
+        spec.insert("behavior".into(), behavior);
     }
     true
 }
@@ -369,11 +375,11 @@ fn autoscaler_to_v1(autoscaler: &mut Value) -> bool {
 }
 
 fn autoscaler_from_v2beta1(autoscaler: &mut Value) -> bool {
-    metrics(autoscaler, metric_from_v2beta1)
+    metrics(autoscaler, metric_from_old)
 }
 
 fn autoscaler_to_v2beta1(autoscaler: &mut Value) -> bool {
-    autoscaler.pointer("/spec/behavior").is_none() && metrics(autoscaler, metric_to_v2beta1)
+    autoscaler.pointer("/spec/behavior").is_none() && metrics(autoscaler, metric_to_old)
 }
 
 fn metrics(autoscaler: &mut Value, one: fn(&Value) -> Option<Value>) -> bool {
@@ -385,86 +391,6 @@ fn metrics(autoscaler: &mut Value, one: fn(&Value) -> Option<Value>) -> bool {
         }
         None => false,
     })
-}
-
-/// The part of a metric that has its name in lower case: `Resource` says more under `resource`.
-fn part_of(metric: &Value) -> Option<(&'static str, &'static str)> {
-    Some(match metric.get("type")?.as_str()? {
-        "Resource" => ("Resource", "resource"),
-        "ContainerResource" => ("ContainerResource", "containerResource"),
-        "Pods" => ("Pods", "pods"),
-        "Object" => ("Object", "object"),
-        "External" => ("External", "external"),
-        _ => return None,
-    })
-}
-
-fn metric_from_v2beta1(metric: &Value) -> Option<Value> {
-    let (kind, part) = part_of(metric)?;
-    let old = metric.get(part)?.as_object()?;
-    let target = [
-        ("targetAverageUtilization", "Utilization", "averageUtilization"),
-        ("targetAverageValue", "AverageValue", "averageValue"),
-        ("averageValue", "AverageValue", "averageValue"),
-        ("targetValue", "Value", "value"),
-    ]
-    .into_iter()
-    .find_map(|(field, kind, new)| Some(json!({"type": kind, new: old.get(field)?})))?;
-    let mut new = Map::new();
-    for field in ["name", "container"] {
-        if let Some(value) = old.get(field) {
-            new.insert(field.into(), value.clone());
-        }
-    }
-    if let Some(name) = old.get("metricName") {
-        let mut named = Map::from_iter([("name".to_owned(), name.clone())]);
-        if let Some(selector) = old.get("selector").or_else(|| old.get("metricSelector")) {
-            named.insert("selector".into(), selector.clone());
-        }
-        new.insert("metric".into(), named.into());
-    }
-    if kind == "Object" {
-        new.insert("describedObject".into(), old.get("target")?.clone());
-    }
-    new.insert("target".into(), target);
-    Some(json!({"type": kind, part: new}))
-}
-
-fn metric_to_v2beta1(metric: &Value) -> Option<Value> {
-    let (kind, part) = part_of(metric)?;
-    let new = metric.get(part)?.as_object()?;
-    let target = new.get("target")?;
-    let of = |field: &str| target.get(field).cloned();
-    let mut old = Map::new();
-    for field in ["name", "container"] {
-        if let Some(value) = new.get(field) {
-            old.insert(field.into(), value.clone());
-        }
-    }
-    if let Some(name) = new.get("metric") {
-        old.insert("metricName".into(), name.get("name")?.clone());
-        if let Some(selector) = name.get("selector") {
-            old.insert(
-                if kind == "External" { "metricSelector" } else { "selector" }.into(),
-                selector.clone(),
-            );
-        }
-    }
-    match (of("averageUtilization"), of("averageValue"), of("value")) {
-        (Some(percent), ..) => old.insert("targetAverageUtilization".into(), percent),
-        // Beside a value for the whole object this was its own field.
-        (_, Some(value), _) if kind == "Object" => {
-            old.insert("targetValue".into(), value.clone());
-            old.insert("averageValue".into(), value)
-        }
-        (_, Some(value), _) => old.insert("targetAverageValue".into(), value),
-        (_, _, Some(value)) => old.insert("targetValue".into(), value),
-        _ => return None,
-    };
-    if kind == "Object" {
-        old.insert("target".into(), new.get("describedObject")?.clone());
-    }
-    Some(json!({"type": kind, part: old}))
 }
 
 fn empty_selector(object: &Value) -> bool {
@@ -590,8 +516,19 @@ mod tests {
             annotated,
             Some(json!({"metadata": {}, "spec": new})),
         );
-        let behaved = json!({"kind": AUTOSCALER, "metadata": {"annotations": {BEHAVIOR: "{}"}}, "spec": {}});
-        check("behaviour in one", "autoscaling/v1", "autoscaling/v2", behaved, None);
+        let behaved = |text: &str| json!({"kind": AUTOSCALER, "metadata": {"annotations": {BEHAVIOR: text}}, "spec": {}});
+        check(
+            "behaviour in one, in the words of the server's inside",
+            "autoscaling/v1",
+            "autoscaling/v2",
+            behaved(
+                r#"{"ScaleUp":null,"ScaleDown":{"StabilizationWindowSeconds":60,"Policies":[{"Type":"Pods","Value":4}]}}"#,
+            ),
+            Some(
+                json!({"metadata": {}, "spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 60, "policies": [{"type": "Pods", "value": 4}]}}}}),
+            ),
+        );
+        check("nonsense in one", "autoscaling/v1", "autoscaling/v2", behaved("?"), None);
     }
 
     #[test]
