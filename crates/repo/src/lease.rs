@@ -287,13 +287,13 @@ impl Session {
 
     fn look(&self, relied: &dyn ReliedOn) -> Result<(), Error> {
         let notes = Notes::list(&self.repo)?;
-        // If the last one is gone (only by hand can it be), others may have come and gone.
-        let mut gap = self.seen.last_key_value().is_some_and(|(top, _)| !notes.verdicts.contains_key(top));
+        // If the last one is gone (only by hand can it be), others may have come and gone; and if there was none, all of
+        // them, by hand, too.
+        let top = self.seen.last_key_value().map(|(top, _)| *top);
+        let mut gap = top.is_none_or(|top| !notes.verdicts.contains_key(&top));
         for (number, object) in &notes.verdicts {
             #[cfg(test)]
-            if self.sabotage == Sabotage::WriterGoesByNumbers
-                && self.seen.last_key_value().is_some_and(|(top, _)| number <= top)
-            {
+            if self.sabotage == Sabotage::WriterGoesByNumbers && top.is_some_and(|top| *number <= top) {
                 continue;
             }
             let Some(bytes) = verdict_bytes(&self.repo, object)? else {
@@ -304,8 +304,8 @@ impl Session {
                 continue;
             }
             let list = open_verdict(&self.repo, object, bytes)?;
-            // Those that a closing one closes may have been removed.
-            gap |= list.packs.is_empty();
+            // Those that a closing one closes may have been removed; and the last one was, if its number came again.
+            gap |= list.packs.is_empty() || top == Some(*number);
             if let Some(pack) = list.packs.iter().find(|pack| relied.relies_on(pack)) {
                 return Err(Error::Collected { pack: *pack });
             }

@@ -64,6 +64,8 @@ pub(super) struct View {
     pub(super) marks: Vec<(Object, PackList)>,
     pub(super) marked: HashSet<PackId>,
     pub(super) doomed: HashSet<PackId>,
+    /// Packs of verdicts that were put before the commits were listed: only these may go.
+    doomed_before: HashSet<PackId>,
     pub(super) segments: Vec<SegmentId>,
     pub(super) reach: Reach,
     pub(super) packs: HashMap<PackId, Listed>,
@@ -117,17 +119,18 @@ impl View {
         carry
     }
 
-    /// Sentenced packs that nothing needs.
+    /// Sentenced packs that nothing needs. What was sentenced after commits were listed may be needed by one that is not
+    /// among them, and that was acknowledged before: it goes with the next look.
     pub(super) fn deletable(&self) -> HashSet<PackId> {
         let free = |id: &&PackId| self.needs(id).is_some_and(|needs| needs.doomed && !needs.held);
-        self.packs.keys().filter(free).copied().collect()
+        self.doomed_before.iter().filter(|id| self.packs.contains_key(id)).filter(free).copied().collect()
     }
 
     /// As it was once: packs from which nothing is to be copied.
     #[cfg(test)]
     pub(super) fn deletable_wrongly(&self) -> HashSet<PackId> {
         let free = |id: &&PackId| self.needs(id).is_some_and(|needs| needs.doomed && needs.carried == 0);
-        self.packs.keys().filter(free).copied().collect()
+        self.doomed_before.iter().filter(|id| self.packs.contains_key(id)).filter(free).copied().collect()
     }
 
     /// Packs that segments name, that are gone, and that nothing misses.
@@ -180,7 +183,8 @@ pub(super) struct Looking<'r> {
 impl Looking<'_> {
     /// In an order that matters (R3): leases, commits, verdicts, index, packs. So a lease that ended is seen with its
     /// commit, a commit with its segments, a segment with its packs; and a verdict put after the commits were
-    /// listed is put by a collector that sees these commits, too.
+    /// listed is put by a collector that sees these commits, too: no place in its packs counts. But it says nothing about
+    /// commits that came in between, and by it nothing is deleted.
     pub(super) fn look(&self, before: Option<View>) -> Result<(View, Vec<Blocked>), Error> {
         let repo = self.repo;
         self.progress.note("listing recovery points and packs");
@@ -204,6 +208,12 @@ impl Looking<'_> {
         }
         // What this run has sentenced is sentenced, should the verdict be gone.
         doomed.extend(self.own);
+        let mut doomed_before = self.own.clone();
+        doomed_before.extend(before.iter().flat_map(|before| &before.doomed));
+        #[cfg(test)]
+        if self.options.sabotage == Sabotage::CollectorHeedsLateVerdicts {
+            doomed_before.clone_from(&doomed);
+        }
         let marks = self.marks(&notes)?;
 
         let mut segments = Vec::new();
@@ -239,8 +249,20 @@ impl Looking<'_> {
         let good = marks.iter().filter(|(object, _)| now < object.modified.saturating_add(MARK_GOOD));
         let marked = good.flat_map(|(_, list)| list.packs.iter().copied()).collect();
         let tally = Tally::new(&reach, &packs, &doomed, &marked)?;
-        let view =
-            View { leases, commits, voided, notes, marks, marked, doomed, segments, reach, packs, tally };
+        let view = View {
+            leases,
+            commits,
+            voided,
+            notes,
+            marks,
+            marked,
+            doomed,
+            doomed_before,
+            segments,
+            reach,
+            packs,
+            tally,
+        };
         Ok((view, blocked))
     }
 

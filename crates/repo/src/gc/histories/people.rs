@@ -77,7 +77,9 @@ impl History {
         if world.told {
             println!("{:5} holding {commit}: {:?}", world.step, held.as_ref().map(|hold| hold.id));
         }
-        if let (Ok(_), Some(people)) = (held, &mut world.people) {
+        if let (Ok(_), Some(people)) = (held, &mut world.people)
+            && !people.ghosts.contains(&commit)
+        {
             people.held.push(Acknowledged { commit, blocks });
         }
     }

@@ -123,6 +123,9 @@ pub(super) struct People {
     pub(super) held: Vec<Acknowledged>,
     /// Of which somebody died while he deleted them, or got no answer: a held one is brought back from a copy.
     pub(super) in_doubt: HashSet<CommitId>,
+    /// A put without an answer came late and brought these back after they were deleted: whoever holds them then holds
+    /// what is left of them, and nobody can help it.
+    pub(super) ghosts: HashSet<CommitId>,
     /// Every commit there ever was.
     pub(super) copies: HashMap<String, Bytes>,
     /// How many came because there was something to delete or to hold.
@@ -270,7 +273,15 @@ impl World {
                 println!("{step:5} late: {}", effect.key());
             }
             match effect {
-                Late::Put(key, bytes) => _ = self.put(&key, &bytes),
+                Late::Put(key, bytes) => {
+                    if let Some(people) = &mut self.people
+                        && people.copies.contains_key(&key)
+                        && !self.objects.contains_key(&key)
+                    {
+                        people.ghosts.extend(CommitId::from_key(&key));
+                    }
+                    self.put(&key, &bytes);
+                }
                 Late::Delete(key) => _ = self.objects.remove(&key),
             }
         }

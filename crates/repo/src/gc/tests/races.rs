@@ -261,6 +261,96 @@ fn r3_a_verdict_whose_number_came_again_is_seen() {
     }
 }
 
+/// There was no verdict yet when a backup began whose lease ran out; then one strikes at what it relies on, is closed, and
+/// somebody deletes the closing one by hand, so that there is none again, or another one under the first number.
+#[test]
+fn r3_verdicts_of_which_nothing_is_left_are_looked_for_in_what_they_struck() {
+    for (sabotage, another) in [
+        (Sabotage::WriterIgnoresGaps, false),
+        (Sabotage::WriterIgnoresGaps, true),
+        (Sabotage::None, false),
+        (Sabotage::None, true),
+    ] {
+        let world = world();
+        let (a, c) = (noise(1, 50_000), noise(3, 50_000));
+        let first = world.commit(&a);
+        let (store, env, other) = (world.store.clone(), world.env.clone(), world.repo.clone());
+        let (repo, told) = world.timed([before("put", "commits/", move || {
+            store.delete(&first.id.key()).unwrap();
+            env.advance(2 * HOUR);
+            assert_eq!(run(&other, options(0)).packs_deleted, 2);
+            let verdicts = list_all(&store, "gc/verdict-").unwrap();
+            assert_eq!(verdicts.len(), 1, "the closing one");
+            store.delete(&verdicts[0].key).unwrap();
+            if another {
+                crate::lease::put_verdict(&other, &[PackId::ZERO], 0, Sabotage::None).unwrap();
+            }
+        })]);
+        let options = WriterOptions { threads: 1, uploads: 1, sabotage, ..WriterOptions::default() };
+        let writer = repo.writer(options).unwrap();
+        let entry = world.add(&writer, &a);
+        let committed = world.finish(writer, entry);
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        match (sabotage, committed) {
+            (Sabotage::None, Err(Error::Missing { .. })) => {
+                assert!(world.repo.commits().unwrap().done.is_empty(), "it does not count");
+                let again = world.commit(&c);
+                world.whole(&[(&again, &c)]);
+            }
+            (Sabotage::WriterIgnoresGaps, Ok(commit)) => assert!(world.is_lost(&commit.id, &a)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A collector slept between listing commits and listing verdicts. Meanwhile a backup relied on a pack and was acknowledged,
+/// and then another collector sentenced that pack, by a mark the backup was too early for, and found it needed. To the
+/// sleeper it is a sentenced pack that none of its commits needs. No lease ran out and no clock is wrong.
+#[test]
+fn r3_a_verdict_that_came_after_commits_were_listed_is_not_deleted_by() {
+    for sabotage in [Sabotage::CollectorHeedsLateVerdicts, Sabotage::None] {
+        let world = Arc::new(world());
+        let (a, b) = (noise(1, 50_000), noise(2, 50_000));
+        let refuse = world.commit(&b);
+        world.delete(&refuse);
+        let point = Arc::new(Mutex::new(None));
+        let (sleeper, told) = world.timed([
+            before("put", "gc/verdict-", || {}),
+            before("list", "commits/", || {}),
+            before("list", "gc/", {
+                let (world, point, a) = (world.clone(), point.clone(), a.clone());
+                move || {
+                    // Packs that nobody needs, and that are not marked.
+                    world.delete(&world.commit(&a));
+                    world.env.advance(1);
+                    let writer = world.writer();
+                    let entry = world.add(&writer, &a);
+                    let planned = plan(&world.repo, all_at_once(Sabotage::None), &()).unwrap();
+                    assert_eq!(planned.report().count(crate::gc::Fate::Mark).0, 2);
+                    *point.lock().unwrap() = Some(world.finish(writer, entry).unwrap());
+                    let done = planned.execute(&()).unwrap();
+                    assert_eq!(
+                        (done.packs_sentenced, done.packs_deleted),
+                        (2, 2),
+                        "its own stay, the sleeper's go"
+                    );
+                }
+            }),
+        ]);
+        run(&sleeper, all_at_once(sabotage));
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        let point = point.lock().unwrap().take().unwrap();
+        assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
+        if sabotage == Sabotage::None {
+            // What is sentenced and needed is copied out, and then it goes.
+            world.gc(options(0));
+            world.gc(options(0));
+            world.whole(&[(&point, &a)]);
+            assert_eq!((world.count("gc/"), world.count(PACKS)), (1, 2));
+        }
+    }
+}
+
 /// A collector slept between looking for the highest number and putting its verdict; others used the number, closed and
 /// removed it. A third one does not see the verdict below the closing one, and counts on a pack that is in it.
 #[test]
