@@ -130,7 +130,8 @@ fn equal_chunks_are_stored_once_whoever_hands_them_in() {
     assert_eq!(store.count(Verb::Put, "packs/"), 1, "a small write makes one pack a lane");
     assert_eq!((store.count(Verb::Put, "index/"), store.count(Verb::Put, "commits/")), (1, 1));
 
-    // Again: everything is reused, nothing but the commit is put, and one look assures the pack.
+    // Again: everything is reused, nothing but the commit is put. A look before it assures the pack, and as nothing was
+    // ever collected here, one after it: verdicts may have come and gone without a trace.
     store.clear();
     let writer = repo.writer(WriterOptions::default()).unwrap();
     for chunk in &chunks {
@@ -141,7 +142,7 @@ fn equal_chunks_are_stored_once_whoever_hands_them_in() {
     assert_eq!((store.count(Verb::Put, "leases/"), store.calls(Verb::Put).len()), (2, 3));
     assert_eq!(store.calls(Verb::Put)[1], info.id.key());
     assert_eq!(store.calls(Verb::List), ["gc/", "index/", "packs/", "gc/"]);
-    assert_eq!(store.count(Verb::Size, "packs/"), 1, "R3");
+    assert_eq!(store.count(Verb::Size, "packs/"), 2, "R3");
 }
 
 #[test]
