@@ -17,7 +17,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("apiserver", &[]),
     ("source", &["repo"]),
     ("app", &["repo", "apiserver"]),
-    ("cli", &["repo", "apiserver", "source", "app"]),
+    ("rpc", &[]),
+    ("cli", &["repo", "apiserver", "source", "app", "rpc"]),
     ("sim", &[]),
 ];
 
