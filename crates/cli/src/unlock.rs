@@ -136,7 +136,8 @@ fn read(ctx: &Context, source: &Source) -> Result<Secret> {
             Secret::RecoveryKey(RecoveryKey::parse(text).map_err(refused)?)
         }
         KeyKind::Kms => Secret::Plugin(plugin(ctx, &source.value.to_string_lossy(), source.told_by)?),
-        KeyKind::Passphrase | KeyKind::Unknown => {
+        // No option names a bundle: that one process hands to another.
+        KeyKind::Passphrase | KeyKind::Bundle | KeyKind::Unknown => {
             Secret::Passphrase(passphrase::from_file(file, source.told_by)?)
         }
     })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::bundle::Bundle;
 use crate::cbor::{self, Broken, Decoder as Cbor};
 use crate::commit::Sealed as SealedCommit;
 use crate::crypto::{Keys, PACK_HEADER_LEN};
@@ -489,6 +490,12 @@ pub fn sealed() -> Result<Vec<Sealed>, Error> {
                 |sealed: SealedCommit<'_>| sealed.summary(&keys).is_ok() || sealed.manifest(&keys).is_ok();
             SealedCommit::parse(&keys, &id, bytes).is_ok_and(parts)
         }),
+    });
+    // What one process hands to another: a bit that flips on the way must not make keys that open nothing.
+    all.push(Sealed {
+        name: "handed bundle",
+        bytes: repository.bundle(Capability::Put)?.as_bytes().to_vec(),
+        opens: Box::new(|bytes| Bundle::from_bytes(bytes).is_ok()),
     });
     let (object, key_object) = store
         .snapshot()

@@ -32,7 +32,7 @@ use crate::lease;
 #[cfg(test)]
 use crate::lease::Sabotage;
 use crate::monitor::{Finding, Outcome, Progress};
-use crate::object::CommitInfo;
+use crate::object::{Capability, CommitInfo};
 use crate::repo::Repository;
 use crate::retain::{self, Decision, Point, Policy, Reason, Zone};
 use crate::store::StoreError;
@@ -175,6 +175,8 @@ impl Plan {
         if self.repository != repo.id() {
             return Err(Error::invalid("a plan of another repository; make one for this"));
         }
+        // Whoever may only put sees neither holds nor what a commit is (R5).
+        repo.require(Capability::List)?;
         let present: BTreeSet<CommitId> = repo.commit_ids()?.into_iter().collect();
         let mut outcome = Outcome::clean(Deleted::default());
         let mut todo: Vec<&Point> = Vec::new();

@@ -64,6 +64,8 @@ pub enum KeyKind {
     RecoveryKey,
     /// A KMS plugin.
     Kms,
+    /// The keys themselves, from another process; no key object is of this kind.
+    Bundle,
     /// Something a later release knows.
     Unknown,
 }
@@ -76,6 +78,7 @@ impl KeyKind {
             Unlock::KeyFile(_) => KeyKind::KeyFile,
             Unlock::RecoveryKey(_) => KeyKind::RecoveryKey,
             Unlock::Plugin(_) => KeyKind::Kms,
+            Unlock::Bundle(_) => KeyKind::Bundle,
         }
     }
 }
@@ -87,6 +90,7 @@ impl fmt::Display for KeyKind {
             KeyKind::KeyFile => "key file",
             KeyKind::RecoveryKey => "recovery key",
             KeyKind::Kms => "KMS plugin",
+            KeyKind::Bundle => "bundle",
             KeyKind::Unknown => "unknown",
         })
     }
@@ -124,10 +128,11 @@ pub struct Rotated {
     pub old_stays: Option<String>,
 }
 
-/// The key object a repository was opened with.
+/// What a repository was opened with.
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub keys: Keys,
+    /// The key object; empty if a bundle opened it.
     pub key_id: String,
     /// What the user should know of it.
     pub note: Option<String>,
@@ -177,6 +182,11 @@ impl Lock {
                         .collect(),
                 };
                 (lock, hkdf(&salt, local.as_slice(), "kms")?)
+            }
+            Unlock::Bundle(_) => {
+                return Err(Error::invalid(
+                    "a bundle opens a repository and is nothing that a key could be made of; name a passphrase, a key file, a recovery key or a KMS plugin",
+                ));
             }
         })
     }
@@ -506,6 +516,11 @@ impl Repository {
     /// Removes a key object by its name. Neither the key this repository was opened with goes, nor the last one that
     /// could read: whoever removes that loses the repository.
     pub fn remove_key(&self, id: &str) -> Result<(), Error> {
+        if self.key_id().is_empty() {
+            return Err(Error::invalid(
+                "whoever was handed a bundle of keys removes none; open the repository with a key of its own",
+            ));
+        }
         if id == self.key_id() {
             return Err(Error::invalid(
                 "this is the key in use; open the repository with another key to remove it",

@@ -13,6 +13,7 @@
 //! Everything is synchronous and uses threads; nothing here needs an async runtime around it.
 
 mod ahead;
+mod bundle;
 mod cbor;
 pub mod check;
 mod chunk;
@@ -57,6 +58,7 @@ pub mod undelete;
 pub mod writer;
 
 pub use ahead::StreamReader;
+pub use bundle::Bundle;
 pub use chunk::{ChunkBytes, Chunker};
 pub use env::{Cancel, Env, Timestamp};
 pub use error::Error;

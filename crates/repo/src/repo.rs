@@ -151,7 +151,8 @@ impl Repository {
         Repository::assemble(store, env, header, Opened { keys, key_id, note: None })
     }
 
-    /// Opens a repository with the first key that `unlock` (a passphrase, a key file, …) opens.
+    /// Opens a repository with the first key that `unlock` (a passphrase, a key file, …) opens, or with the keys that it
+    /// is (a bundle).
     pub fn open<'k>(
         store: Arc<dyn Store>,
         unlock: impl Into<Unlock<'k>>,
@@ -164,7 +165,10 @@ impl Repository {
         };
         // Before anything else, so that a newer release can change all the rest.
         check_version(&header, &*store)?;
-        let opened = keys::open(&*store, unlock.into(), &header)?;
+        let opened = match unlock.into() {
+            Unlock::Bundle(bundle) => bundle.opened(&header, parse_header(&header)?.1, &store.url())?,
+            unlock => keys::open(&*store, unlock, &header)?,
+        };
         Repository::assemble(store, env, header, opened)
     }
 
@@ -272,7 +276,7 @@ impl Repository {
         &self.0.header
     }
 
-    /// The name of the key object it was opened with.
+    /// The name of the key object it was opened with; empty if it was a bundle.
     pub(crate) fn key_id(&self) -> &str {
         &self.0.opened.key_id
     }

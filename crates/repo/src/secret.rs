@@ -6,6 +6,7 @@
 //! | key file | 32 random bytes on one line | nothing: there is nothing to guess |
 //! | recovery key | 20 random bytes, in groups that can be typed from paper | nothing |
 //! | plugin | a Kubernetes KMS v2 plugin that encrypts a local key | the plugin's own access control |
+//! | bundle | the keys themselves, from a process that has opened the repository (`bundle.rs`) | nothing |
 //!
 //! Secrets are wiped when dropped and none has a `Debug` that shows it. Errors about a text that does not
 //! parse never repeat any of it. The plugin is a trait: this crate opens no socket.
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use data_encoding::HEXLOWER;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::bundle::Bundle;
 use crate::env::Env;
 use crate::error::Error;
 
@@ -321,6 +323,8 @@ pub enum Unlock<'k> {
     RecoveryKey(&'k RecoveryKey),
     /// A KMS plugin.
     Plugin(&'k dyn KeyWrap),
+    /// The keys themselves. Opens, and makes no key object.
+    Bundle(&'k Bundle),
 }
 
 impl std::fmt::Debug for Unlock<'_> {
@@ -344,6 +348,12 @@ impl<'k> From<&'k KeyFile> for Unlock<'k> {
 impl<'k> From<&'k RecoveryKey> for Unlock<'k> {
     fn from(key: &'k RecoveryKey) -> Unlock<'k> {
         Unlock::RecoveryKey(key)
+    }
+}
+
+impl<'k> From<&'k Bundle> for Unlock<'k> {
+    fn from(bundle: &'k Bundle) -> Unlock<'k> {
+        Unlock::Bundle(bundle)
     }
 }
 
