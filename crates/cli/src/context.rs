@@ -17,9 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The variables that make an S3 account.
-const ACCOUNT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-
 /// What `--memory` may be.
 const MEMORY_MIB: std::ops::RangeInclusive<i64> = 128..=1_048_576;
 
@@ -235,40 +232,10 @@ impl Context {
         crate::cluster::connect(self.global.kubeconfig.as_deref(), self.global.context.as_deref()).await
     }
 
-    /// Credentials and endpoint of S3 from the variables every S3 tool reads.
+    /// Accounts and endpoints, from the environment.
     fn store_options(&self, prefix: &str) -> Result<StoreOptions> {
-        let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        // `HOLDFAST_TO_S3_ENDPOINT` before `HOLDFAST_S3_ENDPOINT`.
-        let own = |name: &str| set(&format!("{prefix}{}", name.trim_start_matches("HOLDFAST_")));
-        // Credentials belong together: none is completed from another account.
-        let own_account = !prefix.is_empty() && own("AWS_ACCESS_KEY_ID").is_some();
-        let var = |name: &str| match own_account && ACCOUNT.contains(&name) {
-            true => own(name),
-            false => own(name).or_else(|| set(name)),
-        };
-        let mut options = StoreOptions { cancel: self.interrupt.cancel.clone(), ..StoreOptions::default() };
-        let s3 = &mut options.s3;
-        s3.endpoint = var("HOLDFAST_S3_ENDPOINT")
-            .or_else(|| var("AWS_ENDPOINT_URL_S3"))
-            .or_else(|| var("AWS_ENDPOINT_URL"));
-        s3.region = var("AWS_REGION").or_else(|| var("AWS_DEFAULT_REGION"));
-        s3.access_key_id = var("AWS_ACCESS_KEY_ID");
-        s3.secret_access_key = var("AWS_SECRET_ACCESS_KEY");
-        s3.session_token = var("AWS_SESSION_TOKEN");
-        if let Some(file) = var("AWS_CA_BUNDLE") {
-            let pem =
-                std::fs::read(&file).map_err(|e| io(format!("cannot read AWS_CA_BUNDLE {file}"), &e))?;
-            s3.extra_roots_pem = Some(pem);
-        }
-        options.gcs.endpoint = var("STORAGE_EMULATOR_HOST");
-        if let Some(file) = var("GOOGLE_APPLICATION_CREDENTIALS") {
-            let json = std::fs::read_to_string(&file)
-                .map_err(|e| io(format!("cannot read GOOGLE_APPLICATION_CREDENTIALS {file}"), &e))?;
-            options.gcs.service_account_json = Some(json);
-        }
-        options.azure.account = var("AZURE_STORAGE_ACCOUNT").or_else(|| var("AZURE_STORAGE_ACCOUNT_NAME"));
-        options.azure.access_key = var("AZURE_STORAGE_KEY").or_else(|| var("AZURE_STORAGE_ACCOUNT_KEY"));
-        options.azure.endpoint = var("AZURE_STORAGE_ENDPOINT");
-        Ok(options)
+        let options = store::settings(prefix, &|name| std::env::var(name).ok(), &|file| std::fs::read(file))
+            .map_err(|e| io(format!("cannot read {} {}", e.variable, e.file), &e.source))?;
+        Ok(StoreOptions { cancel: self.interrupt.cancel.clone(), ..options })
     }
 }

@@ -33,6 +33,7 @@ mod remote;
 mod responder;
 pub mod retry;
 pub mod s3;
+pub mod settings;
 pub mod suite;
 pub mod vault;
 pub mod versioned;
@@ -45,6 +46,7 @@ use bytes::Bytes;
 
 use crate::env::{Cancel, Env, Timestamp};
 use keeper::Keeper;
+pub use settings::settings;
 use vault::Vault;
 
 /// What became of a put.
@@ -278,7 +280,8 @@ fn place(url: &str, key: &str) -> String {
     if key.is_empty() { url.to_owned() } else { format!("{}/{key}", url.trim_end_matches('/')) }
 }
 
-/// How to reach a store. Nothing here is read from the environment: whoever starts the process fills it in.
+/// How to reach a store. Nothing here is read from the environment: whoever starts the process fills it in, or has it
+/// filled in ([`settings()`]).
 #[derive(Clone, Default)]
 pub struct StoreOptions {
     /// For `s3://` URLs.
