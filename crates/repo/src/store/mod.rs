@@ -16,13 +16,14 @@
 //! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`gcs`] (Google Cloud Storage), [`azure`] (Azure Blob
 //! Storage), [`mem`] and [`versioned`] (tests and the demo). What a store does beyond these verbs is in [`vault`] (versions,
 //! locks) and in [`keeper`] (what a bucket keeps by itself); [`probe`] has it proved.
-//! Wrappers, usable from the tests of other crates: [`retry`], [`record`], [`faulty`].
+//! Wrappers: [`retry`], [`limit`] (bytes a second); usable from the tests of other crates: [`record`], [`faulty`].
 
 pub mod azure;
 pub(crate) mod direct;
 pub mod faulty;
 pub mod gcs;
 pub mod keeper;
+pub mod limit;
 pub mod local;
 pub(crate) mod locked;
 pub mod mem;
@@ -294,8 +295,10 @@ pub struct StoreOptions {
     pub retry: retry::RetryPolicy,
     /// Clock and dice, for the pauses between tries; [`Env::real`] when absent.
     pub env: Option<Env>,
-    /// Ends the pauses between tries early.
+    /// Ends the pauses between tries early, and the waiting for bandwidth.
     pub cancel: Cancel,
+    /// How many bytes a second may go, shared by all stores that are opened with it. `None`: as many as go.
+    pub bandwidth: Option<Arc<limit::Bandwidth>>,
 }
 
 impl fmt::Debug for StoreOptions {
@@ -381,8 +384,16 @@ impl fmt::Debug for S3Options {
 /// `az://CONTAINER[/PREFIX]`.
 ///
 /// Touches nothing yet: whether the place exists and lets us in shows at the first call. A remote store comes
-/// wrapped in [`retry::Retry`].
+/// wrapped in [`retry::Retry`]; any, if a bandwidth is given, in [`limit::Limited`].
 pub fn open(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let store = open_unlimited(url, options)?;
+    Ok(match &options.bandwidth {
+        None => store,
+        Some(bandwidth) => Arc::new(limit::Limited::new(store, bandwidth.clone(), options.cancel.clone())),
+    })
+}
+
+fn open_unlimited(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     let invalid = |reason: &str| StoreError::Invalid {
         key: String::new(),
         url: url.to_owned(),
@@ -498,6 +509,18 @@ mod tests {
         for key in ["holdfast.json", "packs/ab/abcdef", "a_b-c.d", "...x"] {
             assert!(check_key(key, "x").is_ok(), "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_store_that_is_opened_with_a_bandwidth_keeps_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let bandwidth = Some(limit::Bandwidth::new(limit::Rates { up: 1, down: 0 }));
+        let options = StoreOptions { bandwidth, ..StoreOptions::default() };
+        let store = open(folder.path().to_str().unwrap(), &options).unwrap();
+        store.put("a", Bytes::from_static(b"hours of bytes, at one a second")).unwrap();
+        options.cancel.cancel();
+        let waits = store.put("b", Bytes::from_static(b"x")).unwrap_err();
+        assert!(waits.to_string().contains("bandwidth"), "{waits}");
     }
 
     #[test]
