@@ -148,6 +148,7 @@ impl From<repo::Error> for Failure {
                 ),
             ),
             E::NotPermitted { .. } => (Exit::Denied, Some("use a key with that capability")),
+            E::KeyMissing { .. } => (Exit::Denied, None),
             E::KeyPlugin { .. } => (
                 Exit::Unreachable,
                 Some("see that the plugin runs and is healthy, then run the same command again"),

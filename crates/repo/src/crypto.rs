@@ -1,5 +1,5 @@
 //! The secrets of a repository and all that is done with them: the only file that sees one. (What opens them is in
-//! `secret.rs`, how they are wrapped in `keys.rs`.)
+//! `secret.rs`, how they are wrapped in `keys.rs`; the keys of single packs are in `crypto/pack.rs`.)
 //!
 //! | secret | for |
 //! |---|---|
@@ -14,6 +14,8 @@
 //! put cannot read back what others wrote. Rotation wraps the same secrets again; no data is
 //! ever encrypted anew.
 
+mod pack;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{agreement, hkdf};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -23,6 +25,9 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::id::ChunkId;
 use crate::object::Capability;
+
+pub use pack::PackKey;
+pub(crate) use pack::{PACK_MAGIC, PackOpener, PackSealer};
 
 /// Bytes an authenticated encryption adds.
 pub(crate) const TAG_LEN: usize = 16;
@@ -265,19 +270,19 @@ impl Keys {
     /// What seals a new pack; every key has it (all know the public read key).
     pub(crate) fn pack_sealer(&self, kind: u8, env: &Env) -> Result<PackSealer, Error> {
         let (public, key) = seal_to(&self.read_public, "pack", env)?;
-        let mut header = [0; PACK_HEADER_LEN];
-        header[..8].copy_from_slice(PACK_MAGIC);
-        header[8] = kind;
-        header[16..].copy_from_slice(&public);
-        Ok(PackSealer { chunks: cipher(&key)?, directory: self.directory_cipher(&header)?, header })
+        PackSealer::new(kind, &public, PackKey::from_bytes(&key), |header| self.directory_cipher(header))
     }
 
     /// What opens the chunks of the pack with this header; read keys only.
     pub(crate) fn pack_opener(&self, header: &[u8; PACK_HEADER_LEN]) -> Result<PackOpener, Error> {
+        PackOpener::new(header, &self.pack_key(header)?)
+    }
+
+    /// The key of the pack with this header, to be handed to somebody else; read keys only.
+    pub(crate) fn pack_key(&self, header: &[u8; PACK_HEADER_LEN]) -> Result<PackKey, Error> {
         let secret = self.read_secret.as_ref().ok_or_else(|| self.not_permitted(Capability::Read))?;
         let (_, public) = header.split_last_chunk::<PUBLIC_LEN>().unwrap_or((&[], &[0; PUBLIC_LEN]));
-        let key = open_from(secret, &self.read_public, public, "pack")?;
-        Ok(PackOpener { header: *header, key: cipher(&key)? })
+        Ok(PackKey::from_bytes(&*open_from(secret, &self.read_public, public, "pack")?))
     }
 
     fn directory_cipher(&self, header: &[u8; PACK_HEADER_LEN]) -> Result<LessSafeKey, Error> {
@@ -363,6 +368,12 @@ impl Keys {
     pub(crate) fn commit_cache(&self, salt: &[u8; 32]) -> Result<CacheCipher, Error> {
         let secret = self.list_secret.as_ref().ok_or_else(|| self.not_permitted(Capability::List))?;
         Ok(CacheCipher(cipher(&*hkdf(salt, &secret.0, "cached commits")?)?))
+    }
+
+    /// What seals the pack keys that a writer keeps on its own disk; put and read keys have it, list keys have not.
+    pub(crate) fn kept_pack_keys(&self, salt: &[u8; 32]) -> Result<CacheCipher, Error> {
+        let secret = self.id_key.as_ref().ok_or_else(|| self.not_permitted(Capability::Put))?;
+        Ok(CacheCipher(cipher(&*hkdf(salt, &secret.0, "kept pack keys")?)?))
     }
 
     /// A small object for everybody who may see the index: a lease, a mark, a verdict.
@@ -499,59 +510,9 @@ impl std::fmt::Debug for ChunkIds {
     }
 }
 
-/// How packs begin.
-pub(crate) const PACK_MAGIC: &[u8; 8] = b"HFPACK01";
 const CHECK_MAGIC: &[u8; 8] = b"HFCHCK01";
 const SEGMENT_MAGIC: &[u8; 8] = b"HFINDX01";
 const SEGMENT_PREFIX_LEN: usize = 40;
-
-/// Seals the chunks and the directory of one pack.
-pub(crate) struct PackSealer {
-    header: [u8; PACK_HEADER_LEN],
-    chunks: LessSafeKey,
-    directory: LessSafeKey,
-}
-
-impl PackSealer {
-    /// The header that the pack begins with.
-    pub(crate) fn header(&self) -> &[u8; PACK_HEADER_LEN] {
-        &self.header
-    }
-
-    /// Seals what lies at `offset` of the pack; the tag goes behind it. An offset must be used once.
-    pub(crate) fn seal_chunk(&self, offset: u32, bytes: &mut [u8]) -> Result<[u8; TAG_LEN], Error> {
-        seal_separate(&self.chunks, chunk_nonce(offset), &self.header, bytes)
-    }
-
-    /// Seals the directory; the tag goes behind it.
-    pub(crate) fn seal_directory(&self, bytes: &mut [u8]) -> Result<[u8; TAG_LEN], Error> {
-        seal_separate(&self.directory, [0; NONCE_LEN], &self.header, bytes)
-    }
-}
-
-/// Opens the chunks of one pack.
-pub(crate) struct PackOpener {
-    header: [u8; PACK_HEADER_LEN],
-    key: LessSafeKey,
-}
-
-impl PackOpener {
-    /// Opens the chunk sealed at `offset` into `out`; `false` if it was changed or moved.
-    pub(crate) fn open_chunk(&self, offset: u32, sealed: &[u8], out: &mut Vec<u8>) -> bool {
-        let Some((ciphertext, tag)) = sealed.split_last_chunk::<TAG_LEN>() else {
-            return false;
-        };
-        out.resize(ciphertext.len(), 0);
-        let nonce = Nonce::assume_unique_for_key(chunk_nonce(offset));
-        self.key.open_separate_gather(nonce, Aad::from(&self.header), ciphertext, tag, out).is_ok()
-    }
-}
-
-fn chunk_nonce(offset: u32) -> [u8; NONCE_LEN] {
-    let mut nonce = [0; NONCE_LEN];
-    nonce[..8].copy_from_slice(&u64::from(offset).to_le_bytes());
-    nonce
-}
 
 fn bundle_aad(header: &[u8], capability: Capability) -> Vec<u8> {
     [blake3::hash(header).as_bytes(), capability.as_str().as_bytes()].concat()

@@ -21,6 +21,7 @@ use crate::lease::{ReliedOn, Session};
 use crate::monitor::Counts;
 use crate::object::Extent;
 use crate::pack::{Compressor, Lane, PACK_BYTES, PackBuilder, PackEntry, pack_bytes_at_most};
+use crate::pack_keys::{PackKeys, Remember};
 use crate::reindex;
 use crate::repo::Repository;
 use crate::spill::Spill;
@@ -92,6 +93,11 @@ pub(crate) struct Engine {
     /// Idle buffers for packs. The last one back is the next to be used: those never needed take no memory.
     buffers: Mutex<Vec<BytesMut>>,
     acknowledged: Mutex<Vec<Acknowledged>>,
+    remember: Remember,
+    /// Keys that are known: of the packs of this write, and what was known before.
+    pack_keys: PackKeys,
+    /// Whether trees and nodes must lie in packs whose keys are known.
+    only_known: bool,
 
     chunks_new: AtomicU64,
     chunks_reused: AtomicU64,
@@ -168,6 +174,9 @@ impl Engine {
             full: Mutex::new(Some(full)),
             buffers,
             acknowledged: Mutex::new(Vec::new()),
+            remember: options.remember,
+            pack_keys: options.known.clone().unwrap_or_default(),
+            only_known: options.remember != Remember::Nothing && options.known.is_some(),
             chunks_new: AtomicU64::new(0),
             chunks_reused: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
@@ -180,6 +189,11 @@ impl Engine {
 
     pub(crate) fn repo(&self) -> &Repository {
         &self.repo
+    }
+
+    /// Keys of the packs it wrote, as far as they are to be remembered.
+    pub(crate) fn pack_keys(&self) -> &PackKeys {
+        &self.pack_keys
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -348,8 +362,13 @@ impl Engine {
     }
 
     /// Whether the caller must store the chunk: it is in no pack, and nobody else in this write has taken it.
-    fn claim(&self, id: &ChunkId) -> Result<bool, Error> {
-        if let Some(pack) = self.index.pack_with(id)? {
+    fn claim(&self, id: &ChunkId, lane: Lane) -> Result<bool, Error> {
+        let pack = match self.only_known && lane == Lane::Meta {
+            // Elsewhere it is of no use to the next backup, which could not read it.
+            true => self.index.pack_among(id, &|pack| self.pack_keys.has(pack))?,
+            false => self.index.pack_with(id)?,
+        };
+        if let Some(pack) = pack {
             self.touched.insert(pack);
             return Ok(false);
         }
@@ -363,7 +382,7 @@ impl Engine {
         let known = job.slot.get().copied();
         let id = known.unwrap_or_else(|| self.ids.id(&job.plain));
         // Taken in before the id is told: whoever has the id may ask for the chunk at once.
-        let claimed = self.claim(&id)?;
+        let claimed = self.claim(&id, job.lane)?;
         if known.is_none() {
             let _ = job.slot.set(id);
             self.ring();
@@ -427,6 +446,7 @@ impl Engine {
             return Err(error);
         }
         self.session.renew_if_due();
+        let lane = pack.lane();
         let pack = pack.finish()?;
         let size = pack.bytes.len() as u32;
         let put = self.repo.put_content(&pack.id.key(), pack.bytes.clone());
@@ -434,6 +454,9 @@ impl Engine {
         let buffer = pack.bytes.try_into_mut().unwrap_or_default();
         self.take_back(buffer);
         put?;
+        if self.remember.covers(lane) {
+            self.pack_keys.give(pack.id, pack.key);
+        }
         lock(&self.own).push((pack.id, size));
         self.packs.fetch_add(1, Ordering::Relaxed);
         self.bytes_stored.fetch_add(u64::from(size), Ordering::Relaxed);

@@ -102,6 +102,17 @@ pub enum Error {
         what: String,
     },
 
+    /// Who reads by the keys of packs lacks one.
+    #[error(
+        "the key of {} is missing: {why}; whoever has the read key can hand it in", .pack.key()
+    )]
+    KeyMissing {
+        /// The pack.
+        pack: PackId,
+        /// What was waited for.
+        why: String,
+    },
+
     /// A collection took away what a write relied on, before it could be acknowledged (R3).
     #[error(
         "{} was sentenced by a collection while this write relied on it (its lease had run out, or a clock is wrong); this write does not count and nothing else is touched: run it again", .pack.key()

@@ -465,6 +465,17 @@ impl Index {
         Ok(places.iter().map(|(_, place)| place.pack).find(|pack| !self.is_absent(*pack)))
     }
 
+    /// The same, of the packs that `fits` says yes to.
+    pub(crate) fn pack_among(
+        &self,
+        id: &ChunkId,
+        fits: &dyn Fn(&PackId) -> bool,
+    ) -> Result<Option<u32>, Error> {
+        let places = self.places_of(id)?;
+        let mut packs = places.iter().map(|(_, place)| place.pack).filter(|pack| !self.is_absent(*pack));
+        Ok(packs.find(|pack| self.pack(*pack).is_some_and(|(id, _)| fits(&id))))
+    }
+
     /// All places of a chunk, as (number of the pack, place).
     pub(crate) fn places(&self, id: &ChunkId) -> Result<Vec<(u32, Location)>, Error> {
         let places = self.places_of(id)?;

@@ -41,6 +41,7 @@ pub mod monitor;
 mod node;
 pub mod object;
 pub mod pack;
+mod pack_keys;
 mod parts;
 pub mod reader;
 pub mod reindex;
@@ -60,6 +61,7 @@ pub mod writer;
 pub use ahead::StreamReader;
 pub use bundle::Bundle;
 pub use chunk::{ChunkBytes, Chunker};
+pub use crypto::PackKey;
 pub use env::{Cancel, Env, Timestamp};
 pub use error::Error;
 pub use id::{ChunkId, CommitId, HoldId, PackId, RepositoryId, SegmentId, WriterId};
@@ -74,6 +76,7 @@ pub use object::{
     PartOf, Root, Summary, TreeEntry,
 };
 pub use pack::Lane;
+pub use pack_keys::{PackKeys, Remember};
 pub use parts::{Piece, Was};
 pub use reader::{Extents, Reader, ReaderOptions, StreamExtent};
 pub use repo::{FORMAT_VERSION, InitOptions, Repository};

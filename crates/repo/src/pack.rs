@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::crypto::{Keys, PACK_HEADER_LEN, PACK_MAGIC, PackOpener, PackSealer, TAG_LEN};
+use crate::crypto::{Keys, PACK_HEADER_LEN, PACK_MAGIC, PackKey, PackOpener, PackSealer, TAG_LEN};
 use crate::effort::{Effort, HARDER};
 use crate::error::Error;
 use crate::id::{ChunkId, PackId};
@@ -224,7 +224,13 @@ impl PackBuilder {
             return Err(Error::failed("a pack grew beyond its limits"));
         }
         let id = PackId(*blake3::hash(&self.buffer).as_bytes());
-        Ok(FinishedPack { id, bytes: self.buffer.freeze(), entries: self.entries })
+        let key = self.sealer.key().clone();
+        Ok(FinishedPack { id, bytes: self.buffer.freeze(), entries: self.entries, key })
+    }
+
+    /// Which chunks it is for.
+    pub(crate) fn lane(&self) -> Lane {
+        if self.sealer.header()[8] == Lane::Meta.kind() { Lane::Meta } else { Lane::Data }
     }
 
     /// Gives the buffer back without making a pack.
@@ -238,6 +244,8 @@ pub(crate) struct FinishedPack {
     pub id: PackId,
     pub bytes: Bytes,
     pub entries: Vec<PackEntry>,
+    /// What opens it.
+    pub key: PackKey,
 }
 
 /// Where a pack's directory lies, from its trailer.

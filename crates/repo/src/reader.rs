@@ -8,6 +8,8 @@
 //! - A collection may move chunks to other packs while they are read: what is not where the index says is looked for
 //!   in the index as it is by then, once for every pack that is gone.
 //! - Many threads may read at once; no lock is held while something is fetched, opened or decompressed.
+//! - Instead of the read key, the put key and the keys of packs will do (`pack_keys.rs`): then it reads these packs and no
+//!   others. Of a chunk that lies in several packs it takes one whose key it has.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +27,7 @@ use crate::monitor::Finding;
 use crate::node::{Ref, check_node, first_ref};
 use crate::object::{CHUNK_BYTES_MAX, Capability, Extent, Leaf, ManifestEntry, PartOf, Root};
 use crate::pack::{Decompressor, check_header};
+use crate::pack_keys::PackKeys;
 use crate::repo::Repository;
 use crate::store::StoreError;
 use crate::tree::{TreeReader, read_manifest};
@@ -42,6 +45,8 @@ pub struct ReaderOptions {
     pub memory_bytes: usize,
     /// How much is fetched around a single chunk. `None`: 1 MiB over a network, nothing more locally.
     pub window_bytes: Option<usize>,
+    /// Read by these keys of packs, and not by the read key, even if there is one.
+    pub pack_keys: Option<PackKeys>,
     /// Stops it.
     pub cancel: Cancel,
 }
@@ -62,6 +67,7 @@ pub(crate) struct Core {
     repo: Repository,
     index: Index,
     ids: ChunkIds,
+    pack_keys: Option<PackKeys>,
     pub(crate) cancel: Cancel,
     remote: bool,
     window: usize,
@@ -91,15 +97,22 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Repository {
-    /// Begins to read. Opens the index. Needs the read key.
+    /// Begins to read. Opens the index. Needs the read key; or the put key, and what it reads with is in the options.
     pub fn reader(&self, options: ReaderOptions) -> Result<Reader, Error> {
-        self.require(Capability::Read)?;
+        self.may_read(&options)?;
         self.reader_by(self.index()?, options)
+    }
+
+    fn may_read(&self, options: &ReaderOptions) -> Result<(), Error> {
+        match options.pack_keys {
+            Some(_) => self.secrets().chunk_ids().map(drop),
+            None => self.require(Capability::Read),
+        }
     }
 
     /// A reader that reads by this index.
     pub(crate) fn reader_by(&self, index: Index, options: ReaderOptions) -> Result<Reader, Error> {
-        self.require(Capability::Read)?;
+        self.may_read(&options)?;
         // A store names its kind by its URL; only over a network is fetching more than asked a gain.
         let remote = self.url().starts_with("s3:");
         let window = options.window_bytes.unwrap_or(if remote { 1 << 20 } else { 0 });
@@ -112,6 +125,7 @@ impl Repository {
             repo: self.clone(),
             index,
             ids: self.secrets().chunk_ids()?,
+            pack_keys: options.pack_keys,
             cancel: options.cancel,
             remote,
             window,
@@ -192,6 +206,11 @@ impl Reader {
     /// Whether these bytes are the leaf of this id.
     pub fn is(&self, plain: &[u8], id: &ChunkId) -> bool {
         self.core.ids.id(plain) == *id
+    }
+
+    /// Whether the index names this pack. The key of one that it does not name is of no use any more.
+    pub fn has_pack(&self, pack: &PackId) -> bool {
+        self.core.index.number_of(pack).is_some()
     }
 
     /// How many threads are worth having that read at the same time.
@@ -283,8 +302,13 @@ impl Core {
         }
         tracing::debug!(packs = packs.len(), "packs are gone; the index is read again");
         // Of its own it keeps nothing.
-        let options =
-            ReaderOptions { threads: 1, memory_bytes: 1, window_bytes: Some(0), cancel: self.cancel.clone() };
+        let options = ReaderOptions {
+            threads: 1,
+            memory_bytes: 1,
+            window_bytes: Some(0),
+            pack_keys: self.pack_keys.clone(),
+            cancel: self.cancel.clone(),
+        };
         let reader = self.repo.reader(options)?;
         later.packs.extend(packs);
         later.core = Some(reader.core.clone());
@@ -297,14 +321,17 @@ impl Core {
             Some((location, error)) => (vec![location], Some(error)),
             None => (Vec::new(), None),
         };
-        for (number, location) in self.index.places(id)? {
+        for (number, location) in self.places(id)? {
             if tried.contains(&location) {
                 continue;
             }
-            match self.sealed(number, &location).and_then(|sealed| self.open(number, &location, id, &sealed))
-            {
+            let opened = self.key_at_hand(number, &location.pack).and_then(|()| {
+                let sealed = self.sealed(number, &location)?;
+                self.open(number, &location, id, &sealed)
+            });
+            match opened {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) if error.is_damage() => {
+                Err(error) if error.is_damage() || matches!(error, Error::KeyMissing { .. }) => {
                     first.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -312,6 +339,20 @@ impl Core {
             tried.push(location);
         }
         Err(first.unwrap_or_else(|| self.unknown(id)))
+    }
+
+    /// The places of a chunk, those first whose key is here.
+    fn places(&self, id: &ChunkId) -> Result<Vec<(u32, Location)>, Error> {
+        let mut places = self.index.places(id)?;
+        if let Some(keys) = self.pack_keys.as_ref().filter(|_| places.len() > 1) {
+            places.sort_by_key(|(_, location)| !keys.has(&location.pack));
+        }
+        Ok(places)
+    }
+
+    /// Who reads by the keys of packs fetches nothing of a pack before its key is here.
+    fn key_at_hand(&self, number: u32, pack: &PackId) -> Result<(), Error> {
+        if self.pack_keys.is_some() { self.opener(number, pack).map(|_| ()) } else { Ok(()) }
     }
 
     fn unknown(&self, id: &ChunkId) -> Error {
@@ -386,11 +427,16 @@ impl Core {
         if let Some(opener) = lock(&self.openers).get(&number) {
             return Ok(opener);
         }
+        let key = self.pack_keys.as_ref().map(|keys| keys.find(pack, &self.cancel)).transpose()?;
         let bytes = self.fetch(number, 0, PACK_HEADER_LEN)?;
         let damaged = |what: String| Error::damaged(pack.key(), what);
         let header = bytes.as_ref().try_into().map_err(|_| damaged("it is too short for a pack".into()))?;
         check_header(header).map_err(damaged)?;
-        let opener = match self.repo.secrets().pack_opener(header) {
+        let opener = match key {
+            Some(key) => PackOpener::new(header, &key),
+            None => self.repo.secrets().pack_opener(header),
+        };
+        let opener = match opener {
             Ok(opener) => Arc::new(opener),
             // Only a forged public key is refused.
             Err(Error::Failed { what }) => return Err(damaged(what)),
@@ -425,6 +471,11 @@ impl Core {
         match decompressor.open(&opener, location.offset, sealed, location.plain as usize) {
             Ok(plain) if self.ids.id(plain) == *id => Ok(plain),
             Ok(_) => Err(Error::damaged_chunk(&location.pack, id, "its content is not what its id says")),
+            // The two look the same.
+            Err(what) if self.pack_keys.is_some() => {
+                let what = format!("{what}; or the key that was handed in is not the one of this pack");
+                Err(Error::damaged_chunk(&location.pack, id, what))
+            }
             Err(what) => Err(Error::damaged_chunk(&location.pack, id, what)),
         }
     }
@@ -456,7 +507,7 @@ impl Core {
         let core = later.as_deref().unwrap_or(self);
         let mut wanted = Vec::with_capacity(ids.len());
         for (at, id) in ids.iter().enumerate() {
-            match core.index.places(id) {
+            match core.places(id) {
                 Ok(places) => match places.first() {
                     Some((number, location)) => {
                         wanted.push(Wanted { at, number: *number, location: *location });
@@ -499,7 +550,10 @@ impl Core {
         };
         let start = first.location.offset;
         let length = (last.location.offset + last.location.sealed - start) as usize;
-        let fetched = self.cancel.check().and_then(|()| core.fetch(first.number, start, length));
+        let fetched = self.cancel.check().and_then(|()| {
+            core.key_at_hand(first.number, &first.location.pack)?;
+            core.fetch(first.number, start, length)
+        });
         let same = |a: &Wanted, b: &Wanted| a.location == b.location && ids[a.at] == ids[b.at];
         for same in run.chunk_by(same) {
             let Some(one) = same.first() else { continue };

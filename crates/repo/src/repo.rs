@@ -222,6 +222,11 @@ impl Repository {
         self.0.fetchers.store(fetchers, Ordering::Relaxed);
     }
 
+    /// How many small objects are fetched at a time.
+    pub(crate) fn fetchers(&self) -> usize {
+        self.0.fetchers.load(Ordering::Relaxed).max(1)
+    }
+
     pub(crate) fn local(&self) -> &Arc<Local> {
         &self.1
     }

@@ -39,6 +39,7 @@ use crate::object::{
     CHUNK_BYTES_MAX, CommitDraft, CommitInfo, LEVEL_MAX, Leaf, ManifestEntry, Root, Summary,
 };
 use crate::pack::Lane;
+use crate::pack_keys::{PackKeys, Remember};
 use crate::reader::Reader;
 use crate::repo::Repository;
 use crate::stream::{Nodes, StreamWriter};
@@ -56,6 +57,11 @@ pub struct WriterOptions {
     pub memory_bytes: usize,
     /// The zstd level of new chunks.
     pub compression: i32,
+    /// Of which packs it remembers the keys ([`Writer::pack_keys`]).
+    pub remember: Remember,
+    /// The keys that are known already, by who has no read key. What is remembered is added to them; and trees and nodes that
+    /// lie in other packs are stored once more, so that the next backup can read them. `None`: nothing is stored again.
+    pub known: Option<PackKeys>,
     /// How long its lease lasts unless renewed, which it is while it works. A collection waits for it.
     pub lease: Duration,
     /// Stops it.
@@ -72,6 +78,8 @@ impl Default for WriterOptions {
             uploads: 2,
             memory_bytes: 0,
             compression: 2,
+            remember: Remember::Nothing,
+            known: None,
             lease: LEASE,
             cancel: Cancel::default(),
             #[cfg(test)]
@@ -168,6 +176,12 @@ impl Writer {
     /// What it writes into.
     pub fn repository(&self) -> &Repository {
         self.engine.repo()
+    }
+
+    /// The keys of the packs it has written and is to remember: those the store has acknowledged; and those that were
+    /// known before. The set grows, and is complete once [`Writer::commit`] has returned.
+    pub fn pack_keys(&self) -> PackKeys {
+        self.engine.pack_keys().clone()
     }
 
     /// What was found wrong with the index and the packs when the write began. None of it stops a write.
