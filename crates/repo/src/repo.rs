@@ -25,7 +25,7 @@ use crate::pack::Pack;
 use crate::secret::{Kdf, Unlock};
 use crate::store::probe::{PROBES, Probe, probe};
 use crate::store::vault::LockMode;
-use crate::store::{Object, Put, Store, StoreError, list_all};
+use crate::store::{Object, Put, Store, StoreError, holds, list_all};
 use crate::summaries::Summaries;
 
 /// The highest format version this release reads, and the one it writes.
@@ -467,19 +467,7 @@ impl Repository {
     /// Writes an object that is named by its content. An object that is there already must be the same: an
     /// earlier try of ours that landed.
     pub(crate) fn put_content(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
-        if self.0.store.put(key, bytes.clone())? == Put::Created {
-            return Ok(());
-        }
-        let equal = match self.0.store.get(key) {
-            Ok(there) => there == bytes,
-            // Credentials that may put and not get. The name is the hash of the bytes, and who puts it first
-            // knew them; the size is what can be compared.
-            Err(StoreError::Denied { .. }) => {
-                list_all(&*self.0.store, key)?.iter().any(|o| o.key == key && o.size == bytes.len() as u64)
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if equal {
+        if self.0.store.put(key, bytes.clone())? == Put::Created || holds(&*self.0.store, key, &bytes)? {
             return Ok(());
         }
         Err(Error::damaged(key, "an object of this name is there, and its bytes are others"))

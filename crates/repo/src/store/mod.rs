@@ -16,7 +16,7 @@
 //! Stores: [`local`] (a directory), [`s3`] (S3 and what speaks it), [`gcs`] (Google Cloud Storage), [`azure`] (Azure Blob
 //! Storage), [`mem`] and [`versioned`] (tests and the demo). What a store does beyond these verbs is in [`vault`] (versions,
 //! locks) and in [`keeper`] (what a bucket keeps by itself); [`probe`] has it proved.
-//! Wrappers: [`retry`], [`limit`] (bytes a second); usable from the tests of other crates: [`record`], [`faulty`].
+//! Wrappers: [`retry`], [`limit`] (bytes a second), [`spool`] (packs are acknowledged from disk); usable from the tests of other crates: [`record`], [`faulty`].
 
 pub mod azure;
 pub(crate) mod direct;
@@ -35,6 +35,7 @@ mod responder;
 pub mod retry;
 pub mod s3;
 pub mod settings;
+pub mod spool;
 pub mod suite;
 pub mod vault;
 pub mod versioned;
@@ -440,6 +441,19 @@ pub fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<Object>, StoreErr
         Ok(())
     })?;
     Ok(found)
+}
+
+/// Whether these bytes lie under a name that was taken: then an earlier try of ours landed. For names that are the hash
+/// of the bytes.
+pub(crate) fn holds(store: &dyn Store, key: &str, bytes: &Bytes) -> Result<bool, StoreError> {
+    match store.get(key) {
+        Ok(there) => Ok(there == *bytes),
+        // Credentials that may put and not get. Who puts the name first knew the bytes; the size is what can be compared.
+        Err(StoreError::Denied { .. }) => {
+            Ok(list_all(store, key)?.iter().any(|o| o.key == key && o.size == bytes.len() as u64))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Refuses keys outside the format's alphabet, so that no key can leave the store's root.
