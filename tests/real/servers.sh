@@ -136,7 +136,7 @@ start_s3() {
   mkdir -p "$state/s3/data"
   # Besides the one that may do everything, one for each role of a repository: they may do what a bucket's policy allows them.
   local role roles=''
-  for role in put list read gc; do
+  for role in put node list read gc; do
     roles+=",{\"name\":\"$role\",\"credentials\":[{\"accessKey\":\"$key-$role\",\"secretKey\":\"$secret-$role\"}],\"actions\":[]}"
   done
   cat >"$state/s3/identities.json" <<EOF

@@ -13,15 +13,17 @@ use bytes::Bytes;
 use repo::check::{CheckOptions, check};
 use repo::store::faulty::{Faults, Faulty};
 use repo::store::retry::{Retry, RetryPolicy};
+use repo::store::spool::{Spool, SpoolOptions};
 use repo::store::vault::{Lock, LockMode, list_versions};
 use repo::store::{S3Options, Store, StoreError, StoreOptions, list_all, open};
 use repo::{
-    Cancel, Capability, CommitDraft, CommitId, EntryKind, Env, Error, InitOptions, Kdf, Lane, LockPolicy,
-    ManifestEntry, Passphrase, ReaderOptions, Repository, WriterOptions,
+    Bundle, Cancel, Capability, CommitDraft, CommitId, EntryKind, Env, Error, InitOptions, Kdf, Lane,
+    LockPolicy, ManifestEntry, PackKeys, Passphrase, ReaderOptions, Remember, Repository, Root,
+    WriterOptions,
 };
 use serde_json::{Value, json};
 
-const ROLES: [&str; 4] = ["put", "list", "read", "gc"];
+const ROLES: [&str; 5] = ["put", "node", "list", "read", "gc"];
 
 fn variable(name: &str) -> String {
     std::env::var(name)
@@ -187,6 +189,68 @@ fn s3_a_stolen_put_key_can_back_up_and_neither_read_nor_remove() {
     assert_eq!((plan.steps.len(), plan.findings.len()), (2, 0), "{plan:?}");
     assert_eq!(plan.execute(&*owner, &Env::real()).unwrap().findings, []);
     assert_eq!(site.restore(&site.open("read", "read")).unwrap(), site.content);
+}
+
+/// What a node agent is: a put bundle, the keys of the packs it wrote, a spool, and credentials of its own.
+#[test]
+fn s3_a_node_backs_up_reads_its_own_packs_and_no_others_and_removes_nothing() {
+    let site = site("node", false);
+    let owner = site.open("", "read");
+    let bundle = owner.bundle(Capability::Put).unwrap();
+    let bundle = Bundle::from_bytes(bundle.as_bytes()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let options = SpoolOptions { dir: dir.path().to_owned(), room_bytes: 64 << 20, senders: 2 };
+    let spool = Spool::new(site.store("node"), &options, &Env::real()).unwrap();
+    let repo = Repository::open(Arc::new(spool), &bundle, &Env::real()).unwrap();
+
+    // Some of it is there already, in a pack that is not the node's.
+    let new: Vec<u8> = site.content.iter().enumerate().map(|(at, byte)| byte ^ (at >> 8) as u8 ^ 1).collect();
+    let writer = repo.writer(WriterOptions { remember: Remember::All, ..WriterOptions::default() }).unwrap();
+    let mut roots = Vec::new();
+    for content in [&site.content, &new] {
+        let mut stream = writer.stream(Lane::Data);
+        stream.write_all(content).unwrap();
+        roots.push(stream.finish().unwrap());
+    }
+    let keys = writer.pack_keys();
+    let entry = |(at, root): (usize, &Root)| {
+        let (name, figures) = (format!("s{at}"), BTreeMap::new());
+        ManifestEntry { name, kind: EntryKind::Bytes, root: *root, figures }
+    };
+    let manifest = roots.iter().enumerate().map(entry).collect();
+    let point =
+        writer.commit(CommitDraft { kind: "piece".into(), manifest, ..CommitDraft::default() }).unwrap();
+
+    let with = |keys| {
+        let options = ReaderOptions { pack_keys: Some(keys), ..ReaderOptions::default() };
+        repo.reader(options).unwrap()
+    };
+    let own = with(keys);
+    assert_eq!(own.bytes(&roots[1], 1 << 30).unwrap(), new);
+    let foreign = own.bytes(&roots[0], 1 << 30);
+    assert!(matches!(foreign, Err(Error::KeyMissing { .. })), "{foreign:?}");
+    let given = PackKeys::new();
+    let streams = [(EntryKind::Bytes, roots[0])];
+    let mut give = |pack, key| {
+        given.give(pack, key);
+        Ok(())
+    };
+    owner.pack_keys(&streams, true, &Cancel::new(), &mut give).unwrap();
+    assert_eq!(with(given).bytes(&roots[0], 1 << 30).unwrap(), site.content);
+    assert!(matches!(repo.commits(), Err(Error::NotPermitted { .. })));
+    assert!(repo.manifest_root(&point.id).is_err());
+
+    let store = site.store("node");
+    for key in site.objects() {
+        let get = store.get(&key);
+        match key.split('/').next().unwrap() {
+            "commits" | "keys" => denied(&key, get),
+            _ => assert!(get.is_ok(), "{key}: {get:?}"),
+        }
+    }
+    denied("puts a key", store.put("keys/00000000000000000000000000000000", Bytes::from_static(b"x")));
+    denied("puts a hold", store.put("holds/x/y", Bytes::from_static(b"x")));
+    nothing_can_be_removed(&site, "node");
 }
 
 #[test]
