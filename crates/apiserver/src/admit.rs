@@ -10,10 +10,10 @@ use crate::kinds::{Absent, Kind, from_definition};
 use crate::request::Target;
 use crate::rest::Part;
 use crate::schema::{self, Shape};
-use crate::status::{Cause, Fault};
+use crate::status::Fault;
 use crate::storage::Key;
 use crate::webhook::Write;
-use crate::{State, defaults, rules, select, validate};
+use crate::{State, defaults, definition, select, validate};
 
 impl State {
     /// Completes and checks a new object, in stored form.
@@ -47,7 +47,7 @@ impl State {
         }
         let name = object["metadata"]["name"].as_str().unwrap_or("").to_string();
         let mut causes = validate::object(kind, object);
-        self.validate_schema(kind, None, object, &mut causes);
+        definition::check(kind, None, object, &mut causes);
         if !causes.is_empty() {
             return Err(Fault::invalid(&kind.group, &kind.kind, &name, causes));
         }
@@ -164,7 +164,7 @@ impl State {
         let name = new["metadata"]["name"].as_str().unwrap_or("").to_string();
         let mut causes = validate::object(kind, new);
         causes.extend(validate::change(kind, old, new, part));
-        self.validate_schema(kind, Some(old), new, &mut causes);
+        definition::check(kind, Some(old), new, &mut causes);
         if !causes.is_empty() {
             return Err(Fault::invalid(&kind.group, &kind.kind, &name, causes));
         }
@@ -196,17 +196,6 @@ impl State {
             self.admit_claim_size(object)?;
         }
         Ok(())
-    }
-
-    /// Shape first; the rules of a definition are asked only about an object that has it.
-    fn validate_schema(&self, kind: &Kind, old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
-        let Some(version) = kind.version(&kind.storage) else { return };
-        let Some(schema) = version.schema.as_ref() else { return };
-        let before = causes.len();
-        schema::validate(schema, object, "", causes);
-        if causes.len() == before && !version.rules.is_empty() {
-            rules::validate(&version.rules, schema, old, object, "", causes);
-        }
     }
 
     /// Gives a pod its service account and the account's token, as admission does everywhere.

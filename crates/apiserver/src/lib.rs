@@ -26,6 +26,7 @@ mod cel;
 mod columns;
 mod convert;
 mod defaults;
+mod definition;
 mod discovery;
 mod fields;
 mod finalize;
@@ -60,11 +61,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+pub use definition::Definition;
 pub use patch::strategic_merge;
 pub use serve::{Serving, kubeconfig};
 pub use served::{Printed, Resource, Served, prints};
 pub use simulate::{SIMULATED_CLASS, Simulate};
-pub use status::Fault;
+pub use status::{Cause, Fault};
 pub use webhook::{Ask, Question};
 
 use kinds::Kinds;

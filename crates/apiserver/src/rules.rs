@@ -210,7 +210,11 @@ fn ask(
             })
         }
         Ok(_) => "the rule does not answer with true or false".to_string(),
-        Err(why) => format!("{why} evaluating rule: {}", expression.trim()),
+        // A real server names the rule by its message, if it has one.
+        Err(why) => {
+            let named = [text(rule, "message"), expression].into_iter().find(|name| !name.is_empty());
+            format!("{why} evaluating rule: {}", named.unwrap_or("").trim())
+        }
     };
     let field = format!("{path}{}", text(rule, "fieldPath"));
     let field = field.trim_start_matches('.').to_string();
@@ -253,7 +257,7 @@ mod tests {
             plain,
             None,
             json!({"spec": {"min": 3}}),
-            &["spec: Invalid value: \"object\": no such key: max evaluating rule: self.min <= self.max"],
+            &["spec: Invalid value: \"object\": no such key: max evaluating rule: min must not exceed max"],
         );
         check(
             schema(

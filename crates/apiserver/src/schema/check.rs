@@ -48,7 +48,6 @@ pub fn validate(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Caus
         };
         let why = format!("{path} in body must be of type {want}: \"{got}\"");
         causes.push(Cause::type_invalid(path, &json!(got), why));
-        return;
     }
     if let Some(allowed) = schema["enum"].as_array()
         && !allowed.contains(value)
@@ -57,6 +56,9 @@ pub fn validate(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Caus
             allowed.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_string)).collect();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         causes.push(Cause::unsupported(path, value, &texts));
+    }
+    if !fits {
+        return;
     }
     combined(schema, value, path, causes);
     let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
