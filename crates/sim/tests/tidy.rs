@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 /// Which of our crates may use which. The table in docs/architecture.md says the same in words.
 const EDGES: &[(&str, &[&str])] = &[
     ("repo", &[]),
+    ("api", &[]),
     ("apiserver", &[]),
     ("source", &["repo"]),
     ("app", &["repo", "apiserver"]),
     ("rpc", &[]),
+    ("operator", &["api", "apiserver"]),
     ("cli", &["repo", "apiserver", "source", "app", "rpc"]),
     ("sim", &[]),
 ];
