@@ -26,7 +26,9 @@
 //! could forge the last backup of a directory: `check --read-data` on the far side and a look at who holds keys are the
 //! answer to both.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod names;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -46,9 +48,10 @@ use crate::pack::Lane;
 use crate::reader::{Reader, ReaderOptions, StreamExtent};
 use crate::reindex;
 use crate::repo::Repository;
-use crate::retain;
 use crate::stream::Nodes;
 use crate::writer::{Ticket, Writer, WriterOptions};
+
+use names::{Names, learn, newest_copied};
 
 /// How a copy works.
 #[derive(Debug, Clone)]
@@ -314,43 +317,6 @@ fn choose(
         None => true,
     });
     Ok(todo)
-}
-
-/// Names of chunks there, by their names here. Two halves: when the younger is full the older one is
-/// forgotten, and what is asked for moves to the younger. The first 16 bytes of a keyed hash name a chunk.
-struct Names {
-    half: usize,
-    young: HashMap<[u8; 16], ChunkId>,
-    old: HashMap<[u8; 16], ChunkId>,
-}
-
-fn short(id: &ChunkId) -> [u8; 16] {
-    let mut short = [0; 16];
-    short.copy_from_slice(&id.0[..16]);
-    short
-}
-
-impl Names {
-    fn new(most: usize) -> Names {
-        Names { half: (most / 2).max(1), young: HashMap::new(), old: HashMap::new() }
-    }
-
-    fn get(&mut self, near: &ChunkId) -> Option<ChunkId> {
-        let key = short(near);
-        if let Some(far) = self.young.get(&key) {
-            return Some(*far);
-        }
-        let far = self.old.remove(&key)?;
-        self.put(near, far);
-        Some(far)
-    }
-
-    fn put(&mut self, near: &ChunkId, far: ChunkId) {
-        if self.young.len() >= self.half {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(short(near), far);
-    }
 }
 
 /// Why a point was not copied.
@@ -668,127 +634,5 @@ impl Waiting {
         self.ids.len() >= BATCH_EXTENTS
             || self.entries.len() >= BATCH_ENTRIES
             || self.bytes >= BATCH_ENTRY_BYTES
-    }
-}
-
-// --- learning names from what was copied before ---
-
-/// The newest point of each series about to be copied that is on both sides.
-fn newest_copied(
-    near: &Repository,
-    points: &[CommitInfo],
-    todo: &[CommitInfo],
-    known: &HashMap<Origin, CommitId>,
-) -> Vec<Pair> {
-    let series: BTreeSet<String> = todo.iter().map(|point| retain::series_of(&point.summary)).collect();
-    let mut newest: BTreeMap<String, Pair> = BTreeMap::new();
-    for point in points {
-        let name = retain::series_of(&point.summary);
-        if let Some(there) = known.get(&origin_of(near, point)).filter(|_| series.contains(&name)) {
-            newest.insert(name, Pair { near: point.id, far: *there });
-        }
-    }
-    newest.into_values().collect()
-}
-
-/// Walks these points on both sides in step.
-fn learn(far: &Repository, run: &Run<'_>, options: &ReaderOptions, pairs: &[Pair]) -> Result<(), Error> {
-    if pairs.is_empty() {
-        return Ok(());
-    }
-    run.progress.note("learning what was copied before");
-    let there = far.reader(options.clone())?;
-    for pair in pairs {
-        match learn_point(run, &there, pair) {
-            Ok(()) => {}
-            // What cannot be learnt is read; that the point is damaged is for `check` to say.
-            Err(error) if error.is_damage() => {
-                tracing::debug!("nothing more is learnt from {}: {error}", pair.far);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn learn_point(run: &Run<'_>, there: &Reader, pair: &Pair) -> Result<(), Error> {
-    let (near, far) = (run.reader.manifest(&pair.near)?, there.manifest(&pair.far)?);
-    let far: BTreeMap<&str, &ManifestEntry> = far.iter().map(|entry| (entry.name.as_str(), entry)).collect();
-    for entry in &near {
-        let Some(twin) = far.get(entry.name.as_str()).filter(|twin| twin.kind == entry.kind) else {
-            continue;
-        };
-        match entry.kind {
-            EntryKind::Bytes => learn_stream(run, there, &entry.root, &twin.root)?,
-            EntryKind::Tree => learn_tree(run, there, &entry.root, &twin.root)?,
-        }
-    }
-    Ok(())
-}
-
-fn learn_stream(run: &Run<'_>, there: &Reader, near: &Root, far: &Root) -> Result<(), Error> {
-    for (here, there) in run.reader.extents(near).zip(there.extents(far)) {
-        let (here, there) = (here?, there?);
-        if (here.offset, here.length) != (there.offset, there.length) {
-            break;
-        }
-        match (here.part_of, there.part_of) {
-            (None, None) => {}
-            (Some(near), Some(far)) if near.offset == far.offset => {
-                lock(&run.names).put(&near.chunk, far.chunk);
-            }
-            _ => break,
-        }
-        lock(&run.names).put(&here.id, there.id);
-    }
-    run.cancel.check()
-}
-
-fn learn_tree(run: &Run<'_>, there: &Reader, near: &Root, far: &Root) -> Result<(), Error> {
-    for (here, twin) in run.reader.tree(near).zip(there.tree(far)) {
-        let (here, twin) = (here?, twin?);
-        if here.path != twin.path {
-            break;
-        }
-        let (NodeKind::File { content: here, .. }, NodeKind::File { content: twin, .. }) =
-            (&here.kind, &twin.kind)
-        else {
-            continue;
-        };
-        match (here, twin) {
-            (Content::Extents(here), Content::Extents(twin)) if here.len() == twin.len() => {
-                for (here, twin) in here.iter().zip(twin) {
-                    if (here.offset, here.length) == (twin.offset, twin.length) {
-                        lock(&run.names).put(&here.chunk, twin.chunk);
-                    }
-                }
-            }
-            (Content::Stream(here), Content::Stream(twin)) => learn_stream(run, there, here, twin)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u32) -> ChunkId {
-        ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
-    }
-
-    #[test]
-    fn names_are_bounded_and_those_in_use_stay() {
-        let mut names = Names::new(100);
-        names.put(&id(0), id(1_000));
-        for number in 1..1_000 {
-            names.put(&id(number), id(number + 1_000));
-            // Asked for all the time, so never forgotten.
-            assert_eq!(names.get(&id(0)), Some(id(1_000)), "{number}");
-            assert!(names.young.len() + names.old.len() <= 100);
-        }
-        assert_eq!(names.get(&id(999)), Some(id(1_999)));
-        assert_eq!(names.get(&id(500)), None);
     }
 }

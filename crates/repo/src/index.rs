@@ -19,33 +19,33 @@
 //!   number below [`Index::chunk_count`], and each pack a number below [`Index::pack_count`], which stay as
 //!   they are while the index is open: what is to be known of all of them fits into bits ([`Bits`]).
 
+mod bits;
 pub(crate) mod blocks;
 mod build;
 mod filter;
+mod present;
 pub(crate) mod run;
 mod segment;
+mod source;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::crypto::Keys;
-use crate::env::Timestamp;
 use crate::error::Error;
-use crate::id::{ChunkId, INDEX, PACKS, PackId, SegmentId};
-use crate::local::{Local, Spot};
+use crate::id::{ChunkId, PackId, SegmentId};
+use crate::local::Spot;
 use crate::monitor::Finding;
-use crate::store::Store;
 
-use build::Batch;
+pub(crate) use bits::{Bits, PackSet};
 pub(crate) use build::{Trouble, merge as merge_runs, run_of_keys};
-use run::{Broken, ENDING, Line, PART, Run, Scan};
+pub(crate) use present::check_packs;
+use run::{Broken, Line, Run, Scan};
 pub(crate) use segment::SEGMENT_CHUNKS_MAX;
-use segment::{CHUNK_LEN, SegmentView};
 pub use segment::{Segment, SegmentChunk};
+pub(crate) use source::Source;
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,16 +119,6 @@ impl Slot {
     }
 }
 
-/// Where an index comes from.
-#[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) keys: Keys,
-    pub(crate) local: Arc<Local>,
-    /// How many segments are fetched at a time.
-    pub(crate) fetchers: usize,
-}
-
 /// All segments, merged.
 pub struct Index {
     source: Source,
@@ -162,130 +152,6 @@ const SMALL_RUN: usize = 64 << 10;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What [`Source::gather`] has so far.
-struct Gathered {
-    batch: Batch,
-    runs: Vec<Arc<Run>>,
-    damaged: Vec<(SegmentId, String)>,
-    failed: Option<Trouble>,
-}
-
-impl Source {
-    /// The segments in the store, with their sizes, ascending.
-    fn listed(&self) -> Result<Vec<(SegmentId, u64)>, Error> {
-        let mut names = Vec::new();
-        self.store.list(INDEX, &mut |object| {
-            // A foreign name in the folder is for `check` to report; it can name no chunk for us.
-            names.extend(SegmentId::from_key(&object.key).map(|name| (name, object.size)));
-            Ok(())
-        })?;
-        names.sort_unstable();
-        names.dedup_by_key(|(name, _)| *name);
-        Ok(names)
-    }
-
-    /// Fetches segments and writes them as runs: one, unless that takes more memory than there is.
-    fn gather(&self, spot: Spot, names: &[(SegmentId, u64)]) -> Result<Gathered, Trouble> {
-        let bytes: u64 = names.iter().map(|(_, size)| size).sum();
-        let largest = names.iter().map(|(_, size)| *size).max().unwrap_or(0).max(1);
-        // Half for lines, with what the sort takes; the rest for segments on their way.
-        let build = self.local.budget.build;
-        let lines_max = build / 3 / size_of::<Line>();
-        let expected = usize::try_from(bytes / CHUNK_LEN as u64).unwrap_or(usize::MAX);
-        let fetchers =
-            ((build as u64 / 2 / largest) as usize).clamp(1, self.fetchers.max(1)).min(names.len());
-        let batch = Batch::new(expected.min(lines_max))?;
-        let gathered = Mutex::new(Gathered { batch, runs: Vec::new(), damaged: Vec::new(), failed: None });
-        let next = AtomicUsize::new(0);
-        let fetch = || {
-            while let Some((name, size)) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut fetched = fetch_segment(&*self.store, name);
-                // Opened before the lock is taken: threads meet only to merge.
-                let view = match &mut fetched {
-                    Ok(bytes) => self.keys.open_segment(bytes).and_then(SegmentView::parse),
-                    // A collection wrote what it says into other segments first, and a new listing shows them (R3).
-                    Err(Error::Store(error)) if error.is_not_found() => {
-                        lock(&gathered).failed.get_or_insert(Trouble::Vanished);
-                        next.store(names.len(), Ordering::Relaxed);
-                        return;
-                    }
-                    Err(error) if error.is_damage() => Err(error.to_string()),
-                    // Not being able to look is not damage: deciding without it could store all again.
-                    Err(error) => {
-                        lock(&gathered).failed.get_or_insert(Trouble::Error(error.clone()));
-                        next.store(names.len(), Ordering::Relaxed);
-                        return;
-                    }
-                };
-                let mut gathered = lock(&gathered);
-                let Gathered { batch, runs, damaged, failed } = &mut *gathered;
-                let full = batch.len() > 0 && batch.len() + *size as usize / CHUNK_LEN > lines_max;
-                if full && failed.is_none() {
-                    match batch.write(&self.local, &self.keys, spot) {
-                        Ok(run) => runs.push(Arc::new(run)),
-                        Err(trouble) => {
-                            *failed = Some(trouble);
-                            next.store(names.len(), Ordering::Relaxed);
-                            return;
-                        }
-                    }
-                }
-                if let Err(what) = view.and_then(|view| batch.append(*name, &view)) {
-                    damaged.push((*name, what));
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..fetchers {
-                scope.spawn(fetch);
-            }
-            fetch();
-        });
-        let mut gathered = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(trouble) = gathered.failed.take() {
-            return Err(trouble);
-        }
-        if gathered.batch.len() > 0 {
-            gathered.runs.push(Arc::new(gathered.batch.write(&self.local, &self.keys, spot)?));
-        }
-        gathered.batch = Batch::new(0)?;
-        gathered.damaged.sort_unstable();
-        Ok(gathered)
-    }
-
-    /// The runs that are there already and hold nothing but segments of the store, no segment twice; and
-    /// those that are of no use any more.
-    fn known(&self, listed: &[(SegmentId, u64)]) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
-        let mut runs = self.local.open_runs();
-        for path in self.local.files(PART, ENDING) {
-            if runs.iter().any(|run| run.path.as_ref() == Some(&path)) {
-                continue;
-            }
-            match Run::open(&self.local, &self.keys, &path) {
-                Some(run) => runs.push(Arc::new(run)),
-                None => {
-                    tracing::debug!(path = %path.display(), "not a run of this index; made again");
-                    let _ = std::fs::remove_file(&path);
-                }
-            }
-        }
-        let is_listed = |segment: &SegmentId| listed.binary_search_by_key(segment, |(name, _)| *name).is_ok();
-        runs.sort_by_key(|run| Reverse(run.len()));
-        let (mut used, mut useless) = (Vec::new(), Vec::new());
-        let mut seen = HashSet::new();
-        for run in runs {
-            let segments = &run.table.segments;
-            if segments.iter().all(|segment| is_listed(segment) && !seen.contains(segment)) {
-                seen.extend(segments.iter().copied());
-                used.push(run);
-            } else {
-                useless.push(run);
-            }
-        }
-        (used, useless)
-    }
 }
 
 impl Index {
@@ -546,64 +412,6 @@ impl Index {
         self.numbers_of(id).next()
     }
 
-    /// Looks which of the packs are in the store with the promised size, so that a new write does not rely on
-    /// one that is gone (R3), and stores its chunks again instead. Packs in `condemned` are there and are not
-    /// relied on either: they are about to go. Nor are those put before `oldest`: their time will be over too early.
-    /// Where objects are `locked`, segments go on naming packs that a collection has removed.
-    pub(crate) fn look_for_packs(
-        &mut self,
-        store: &dyn Store,
-        condemned: &HashSet<PackId>,
-        oldest: Option<Timestamp>,
-        locked: bool,
-    ) -> Result<(), Error> {
-        if self.packs == 0 {
-            return Ok(());
-        }
-        let absent = Bits::all(self.packs);
-        let (mut cut, mut too_old) = (BTreeSet::new(), Vec::new());
-        store.list(PACKS, &mut |object| {
-            for number in PackId::from_key(&object.key).iter().flat_map(|id| self.numbers_of(id)) {
-                if self.pack(number).is_some_and(|(_, promised)| u64::from(promised) == object.size) {
-                    absent.remove(number as usize);
-                    if oldest.is_some_and(|oldest| object.modified < oldest) {
-                        too_old.push(number);
-                    }
-                } else {
-                    cut.insert(number as usize);
-                }
-            }
-            Ok(())
-        })?;
-        let mut gone = 0;
-        for number in absent.numbers() {
-            let Some((id, _)) = self.pack(number as u32) else { continue };
-            if locked && !cut.contains(&number) {
-                gone += 1;
-                continue;
-            }
-            self.findings.push(Finding::error(
-                "pack-missing",
-                id.key(),
-                "the index promises chunks in this pack, and it is gone or of another size; content that is still there is stored again",
-            ));
-        }
-        if gone > 0 {
-            self.findings.push(Finding::note(
-                "packs-gone",
-                INDEX,
-                format!(
-                    "{gone} packs that the index names are not there, removed by a collection that could not remove the segments that name them, because these are locked; or lost, which `holdfast repo check` tells. Nothing relies on them"
-                ),
-            ));
-        }
-        for number in condemned.iter().flat_map(|id| self.numbers_of(id)).chain(too_old) {
-            absent.insert(number as usize);
-        }
-        self.absent = Some(absent);
-        Ok(())
-    }
-
     /// How many packs it names.
     pub fn pack_count(&self) -> usize {
         self.packs
@@ -699,135 +507,5 @@ impl<'i> Walk<'i> {
             }
         };
         Ok(line.map(|line| (self.slot.lines_at + at, self.slot.place(&line))))
-    }
-}
-
-fn fetch_segment(store: &dyn Store, name: &SegmentId) -> Result<Vec<u8>, Error> {
-    let bytes = store.get(&name.key())?;
-    if *blake3::hash(&bytes).as_bytes() != name.0 {
-        return Err(Error::damaged(name.key(), "its bytes do not hash to its name"));
-    }
-    Ok(Vec::from(bytes))
-}
-
-/// A set of numbers below a bound (packs, or positions of places), one bit each, that many threads change.
-pub(crate) struct Bits(Vec<AtomicU64>);
-
-impl Bits {
-    /// The empty set of numbers below `count`.
-    pub(crate) fn none(count: usize) -> Bits {
-        Bits((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    /// All numbers below `count`.
-    pub(crate) fn all(count: usize) -> Bits {
-        let bits = Bits::none(count);
-        for (at, word) in bits.0.iter().enumerate() {
-            let left = count - 64 * at;
-            word.store(if left < 64 { (1 << left) - 1 } else { u64::MAX }, Ordering::Relaxed);
-        }
-        bits
-    }
-
-    pub(crate) fn insert(&self, number: usize) {
-        if let Some(word) = self.0.get(number / 64) {
-            let bit = 1 << (number % 64);
-            // Reading first keeps the cache line shared: most are marked already.
-            if word.load(Ordering::Relaxed) & bit == 0 {
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
-        }
-    }
-
-    pub(crate) fn remove(&self, number: usize) {
-        if let Some(word) = self.0.get(number / 64) {
-            word.fetch_and(!(1 << (number % 64)), Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn contains(&self, number: usize) -> bool {
-        self.0.get(number / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (number % 64) & 1 == 1)
-    }
-
-    /// Those in the set, ascending.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().flat_map(|(at, word)| {
-            let word = word.load(Ordering::Relaxed);
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
-        })
-    }
-}
-
-/// A set of packs by their numbers, which many threads add to.
-pub(crate) struct PackSet(Bits);
-
-impl PackSet {
-    pub(crate) fn of(index: &Index) -> PackSet {
-        PackSet(Bits::none(index.pack_count()))
-    }
-
-    pub(crate) fn insert(&self, number: u32) {
-        self.0.insert(number as usize);
-    }
-
-    pub(crate) fn contains(&self, number: u32) -> bool {
-        self.0.contains(number as usize)
-    }
-
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
-        self.0.numbers().map(|number| number as u32)
-    }
-}
-
-/// That every pack a write relies on is still there with the promised size (R3): those of the index that it
-/// touched, and its own. One call for each pack, or one listing, whichever is fewer.
-pub(crate) fn check_packs(
-    store: &dyn Store,
-    index: &Index,
-    touched: &PackSet,
-    own: &[(PackId, u32)],
-) -> Result<(), Error> {
-    let mut wanted: HashMap<PackId, u32> =
-        touched.numbers().filter_map(|number| index.pack(number)).chain(own.iter().copied()).collect();
-    let gone = |id: &PackId, what: String| {
-        Error::missing(
-            id.key(),
-            format!(
-                "{what}; this write relied on it. Nothing was committed; run it again to store that content anew"
-            ),
-        )
-    };
-    // A listing answers up to 1,000 objects a call.
-    if wanted.len() <= index.pack_count().div_ceil(1_000) {
-        let mut listed = false;
-        for (id, promised) in &wanted {
-            match store.size(&id.key()) {
-                Ok(size) if size == u64::from(*promised) => {}
-                Ok(size) => {
-                    return Err(gone(id, format!("it has {size} bytes, the index promises {promised}")));
-                }
-                Err(crate::store::StoreError::NotFound { .. }) => {
-                    return Err(gone(id, "it is no longer there".into()));
-                }
-                // Credentials that may put packs and not get them: the listing tells the same.
-                Err(crate::store::StoreError::Denied { .. }) => listed = true,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if !listed {
-            return Ok(());
-        }
-    }
-    store.list(PACKS, &mut |object| {
-        if let Some(id) = PackId::from_key(&object.key)
-            && wanted.get(&id).is_some_and(|promised| u64::from(*promised) == object.size)
-        {
-            wanted.remove(&id);
-        }
-        Ok(())
-    })?;
-    match wanted.keys().min() {
-        None => Ok(()),
-        Some(id) => Err(gone(id, format!("{} pack(s) are gone or of another size", wanted.len()))),
     }
 }

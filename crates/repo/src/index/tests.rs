@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::run::PART;
 use super::*;
+use crate::crypto::Keys;
 use crate::env::Env;
-use crate::id::RepositoryId;
-use crate::local::LocalOptions;
+use crate::id::{INDEX, RepositoryId};
+use crate::local::{Local, LocalOptions};
 use crate::pack::PACK_BYTES_MAX;
-use crate::store::Put;
 use crate::store::mem::MemStore;
 use crate::store::record::{Record, Verb};
+use crate::store::{Put, Store};
 
 fn keys() -> Keys {
     Keys::generate(&Env::fixed(1, 1)).unwrap()
