@@ -449,6 +449,11 @@ impl Repository {
     /// One index segment, whole.
     pub fn read_segment(&self, id: &SegmentId) -> Result<Segment, Error> {
         let bytes = self.get_promised(&id.key(), "the listing")?;
+        self.open_segment(id, bytes)
+    }
+
+    /// One index segment from its bytes.
+    pub(crate) fn open_segment(&self, id: &SegmentId, bytes: Bytes) -> Result<Segment, Error> {
         let damaged = |what: String| Error::damaged(id.key(), what);
         if *blake3::hash(&bytes).as_bytes() != id.0 {
             return Err(damaged("its bytes do not hash to its name".into()));

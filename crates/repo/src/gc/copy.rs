@@ -185,12 +185,8 @@ pub(super) fn rewrite_segments(
     let mut named = HashSet::new();
     for (id, size) in listed {
         cancel.check()?;
-        let segment = match repo.read_segment(&id) {
-            Ok(segment) => segment,
-            // Damaged, or gone: told by whoever reads the index, and left as it is.
-            Err(error) if error.is_damage() => continue,
-            Err(error) => return Err(error),
-        };
+        // Damaged, or gone: told by whoever reads the index, and left as it is.
+        let Some(segment) = read_steadily(repo, &id)? else { continue };
         let dead = segment.packs.iter().any(|(pack, _)| gone.contains(pack));
         let goes = dead || (merge && is_small(size));
         match goes && is_held(repo, &id.key())? {
@@ -219,6 +215,29 @@ pub(super) fn rewrite_segments(
         }
     }
     Ok(())
+}
+
+/// A segment; `None` if it is gone or damaged. What is damaged reads the same twice. What does not was spoilt on its way, and
+/// says nothing about the object: passed over, it would go on naming the packs that are deleted next.
+fn read_steadily(repo: &Repository, id: &SegmentId) -> Result<Option<Segment>, Error> {
+    match repo.read_segment(id) {
+        Ok(segment) => return Ok(Some(segment)),
+        Err(error) if error.is_damage() => {}
+        Err(error) => return Err(error),
+    }
+    let get = || match repo.store().get(&id.key()) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::NotFound { .. } | StoreError::Unreadable { .. }) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (one, other) = (get()?, get()?);
+    if one != other {
+        return Err(Error::damaged(
+            id.key(),
+            "it reads differently from one time to the next: look at this machine's memory, its network and the store. Nothing it names was deleted; collect again",
+        ));
+    }
+    Ok(one.and_then(|bytes| repo.open_segment(id, bytes).ok()))
 }
 
 /// Whether the store holds on to an object, as far as that can be asked.

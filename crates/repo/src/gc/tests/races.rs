@@ -425,6 +425,41 @@ fn too_low(world: World, shared: Vec<u8>, sabotage: Sabotage) -> Option<(World, 
     Some((world, (point, shared)))
 }
 
+/// A bit of an index segment flips on the wire, at the moment when the segment is to be written anew without what goes.
+#[test]
+fn a_segment_that_is_spoilt_on_its_way_does_not_go_on_naming_what_is_deleted() {
+    for always in [false, true] {
+        let world = world();
+        world.delete(&world.commit(&noise(1, 50_000)));
+        let segment = list_all(&world.store, INDEX).unwrap().remove(0).key;
+        let bytes = world.store.get(&segment).unwrap();
+        // What the next one to read it gets.
+        let next = |flipped: Option<usize>| {
+            let (store, segment, mut read) = (world.store.clone(), segment.clone(), bytes.to_vec());
+            read[flipped.unwrap_or(0)] ^= u8::from(flipped.is_some());
+            before("get", "index/", move || store.tamper(&segment, Some(read.into())))
+        };
+        let mut moments = vec![
+            before("put", "gc/verdict-", || {}),
+            before("list", "commits/", || {}),
+            before("list", "holds/", || {}),
+            next(Some(1)),
+        ];
+        moments.extend(if always { vec![next(Some(2)), next(Some(3))] } else { vec![next(None)] });
+        let (repo, told) = world.timed(moments);
+        let done = plan(&repo, all_at_once(Sabotage::None), &()).unwrap().execute(&());
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        if always {
+            assert!(done.unwrap_err().to_string().contains("reads differently"));
+            assert_eq!(world.count(PACKS), 2, "nothing it names was deleted");
+            world.store.tamper(&segment, Some(bytes.clone()));
+            world.gc(options(0));
+        }
+        world.whole(&[]);
+        assert_eq!((world.count(PACKS), world.count(INDEX)), (0, 0));
+    }
+}
+
 impl World {
     /// Whether this is a pack of content.
     fn is_data(&self, key: &str) -> bool {
