@@ -252,6 +252,20 @@ pub fn plan(repo: &Repository, options: GcOptions, progress: &dyn Progress) -> R
     Ok(Plan { repo: repo.clone(), options, view, leftovers, report })
 }
 
+/// Whether a collection may be about to delete something that goes by recovery points of some time ago.
+///
+/// For who deletes a commit because another one, **acknowledged before this was asked**, names the same content: a *piece*
+/// of a point that was put together from several ([`crate::Writer::take_over`]). `false`, once, says that the piece can
+/// go, now or at any later time. Why: a collection deletes by verdicts that were in the store before it listed commits. If
+/// its listing does not show the new commit, it began before that was put, and so the verdict was there when this was
+/// asked. If it was closed by then, its packs are gone already, and whoever deleted them had seen the piece. `true`: ask
+/// again later; the next collection closes what others left open. Any key will do.
+///
+/// An error says neither: a verdict that cannot be read may be an open one.
+pub fn open_verdicts(repo: &Repository) -> Result<bool, Error> {
+    Ok(!Notes::list(repo)?.open_verdicts(repo)?.is_empty())
+}
+
 fn block((commit, what): &Blocked) -> Finding {
     Finding::error(
         "commit-unreadable",

@@ -192,7 +192,8 @@ impl Repository {
         Err(missing())
     }
 
-    fn has_commit(&self, commit: &CommitId) -> Result<bool, Error> {
+    /// Whether there is a commit of this name, void or not.
+    pub(crate) fn has_commit(&self, commit: &CommitId) -> Result<bool, Error> {
         match self.store().size(&commit.key()) {
             Ok(_) => Ok(true),
             Err(StoreError::NotFound { .. }) => Ok(false),

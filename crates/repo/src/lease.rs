@@ -26,7 +26,7 @@ use crate::repo::Repository;
 
 pub(crate) use notes::*;
 #[cfg(test)]
-pub(crate) use sabotage::Sabotage;
+pub(crate) use sabotage::{Kind as HistoryKind, Sabotage};
 
 /// How long a lease lasts unless it is renewed.
 pub const LEASE: Duration = Duration::from_secs(3_600);
@@ -252,6 +252,12 @@ impl Session {
             return Ok(());
         }
         if self.is_fresh() { Ok(()) } else { self.look(relied) }
+    }
+
+    /// Whether a test leaves this step out.
+    #[cfg(test)]
+    pub(crate) fn leaves_out(&self, step: Sabotage) -> bool {
+        self.sabotage == step
     }
 
     /// Whether a verdict since it began has struck at what was relied on: for who commits nothing.

@@ -15,9 +15,11 @@
 //!   `chunk` blocks while it is used up.
 //! - A lease tells collectors that it is at work. Before the commit, every pack that a reused chunk lies in is
 //!   looked for again; after it, whether a collection meanwhile sentenced one (R3, `lease.rs`).
+//! - What other commits name already can be named again without reading it ([`Writer::take_over`]): these commits keep
+//!   it, and are looked for after the commit.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -98,6 +100,14 @@ pub struct Writer {
     begun: Timestamp,
     /// The thread that renews the lease, and what ends it.
     keeper: Option<(Sender<()>, JoinHandle<()>)>,
+    taken: Mutex<Taken>,
+}
+
+/// What is named by other commits, which keep it.
+#[derive(Default)]
+struct Taken {
+    commits: Vec<CommitId>,
+    roots: HashSet<Root>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -152,8 +162,16 @@ impl Writer {
         let (engine, full_packs) = Engine::new(repo, &options, threads, uploads)?;
         let engine = Arc::new(engine);
         let (workers, uploaders, begun) = (Vec::new(), Vec::new(), repo.env().now());
-        let mut writer =
-            Writer { engine, chunker, jobs: Some(jobs), workers, uploaders, begun, keeper: None };
+        let mut writer = Writer {
+            engine,
+            chunker,
+            jobs: Some(jobs),
+            workers,
+            uploaders,
+            begun,
+            keeper: None,
+            taken: Mutex::default(),
+        };
         // A thread that cannot be started drops `writer`, which stops those that were.
         for number in 0..threads {
             let (engine, queue) = (writer.engine.clone(), queue.clone());
@@ -256,6 +274,39 @@ impl Writer {
             check_node(below, &node, one.length).is_ok()
                 && node_refs(below, &node).all(|one| self.has_below(reader, &one))
         })
+    }
+
+    /// Has the commit of this write name these roots of another commit, without reading what is below them and without
+    /// their chunks being looked for: as long as that commit is there it keeps them, wherever a collection moves them.
+    /// It has to be there now, and once this write's commit is in the store it is looked for again; if it is gone, this one is
+    /// void.
+    ///
+    /// - The other commit must have been **acknowledged** to whoever calls this. One that is merely listed may be
+    ///   of a writer that died before its last look, and lack what it names.
+    /// - It may be deleted when this write's commit was acknowledged and after that [`crate::gc::open_verdicts`] said
+    ///   that there is none. Sooner, and a collection that saw neither of the two may delete what both need.
+    ///
+    /// Where objects are locked, this commit's promise for what is below is the other's.
+    pub fn take_over(&self, commit: &CommitId, roots: impl IntoIterator<Item = Root>) -> Result<(), Error> {
+        self.look_for(commit)?;
+        let mut taken = self.taken();
+        taken.commits.push(*commit);
+        taken.roots.extend(roots);
+        Ok(())
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look_for(&self, taken: &CommitId) -> Result<(), Error> {
+        match self.engine.repo().has_commit(taken)? {
+            true => Ok(()),
+            false => Err(Error::missing(
+                taken.key(),
+                "this write was to name what that commit names, and it is not there any more, so what it kept may be gone. Nothing was committed; write that content again",
+            )),
+        }
     }
 
     /// Begins a stream of bytes.
@@ -375,8 +426,9 @@ impl Writer {
         self.engine.flush()?;
         // A commit must not name what is not there; and the pack of a root taken over from an earlier commit is
         // looked for again like any other (R3).
+        let taken = self.taken().roots.clone();
         for (name, root) in named {
-            if root != Root::EMPTY && !self.has(&root.id) {
+            if root != Root::EMPTY && !taken.contains(&root) && !self.has(&root.id) {
                 let id = root.id;
                 return Err(Error::invalid(format!(
                     "manifest entry {name:?} names chunk {id}, which is neither in the repository nor in this write"
@@ -403,6 +455,15 @@ impl Writer {
         repo.put_content(&id.key(), bytes).map_err(|error| session.void(&id, name, error))?;
         // A collection may have struck between the last look and the commit: only now is it known (R3).
         session.look_after(&id, name, &*self.engine)?;
+        // They were there all the time until this one could be seen: whoever collects sees one of the two (R3).
+        let taken = self.taken().commits.clone();
+        #[cfg(test)]
+        let taken = match session.leaves_out(crate::lease::Sabotage::OperatorMindsNotThatPiecesGo) {
+            true => Vec::new(),
+            false => taken,
+        };
+        let all = taken.iter().try_for_each(|commit| self.look_for(commit));
+        all.map_err(|error| session.void(&id, name, error))?;
         Ok(CommitInfo { id, summary })
     }
 }

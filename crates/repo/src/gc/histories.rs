@@ -11,15 +11,18 @@
 //! - no writer is refused while its lease is good, unless the store's clock was set back;
 //! - in the end nothing is left that no recovery point needs, and nothing is left to be done.
 //!
-//! In histories with people (`histories/people.rs`) points are also held and deleted as the commands do it.
+//! In histories with people (`histories/people.rs`) points are also held and deleted as the commands do it; in those with
+//! pieces (`histories/pieces.rs`) points are also put together from what several nodes wrote.
 //!
 //! A failure names its seed: `HOLDFAST_SEED=<n> cargo test -p repo no_history_of_writers -- --nocapture` runs that history
-//! alone and prints every call (`no_history_of_holds` for those with people).
+//! alone and prints every call (`no_history_of_holds` for those with people, `no_history_of_pieces`).
 //! `HOLDFAST_HISTORIES=<n>` runs so many, from `HOLDFAST_FIRST` on. That the test can fail is a test: each step of the protocol is left out in
 //! turn, and the histories notice. (`HOLDFAST_STEP=WriterLooksNot` leaves out that one only.)
 
 #[cfg(test)]
 mod people;
+#[cfg(test)]
+mod pieces;
 #[cfg(test)]
 mod sim;
 
@@ -34,12 +37,13 @@ use bytes::Bytes;
 use super::*;
 use crate::env::Env;
 use crate::id::{CommitId, PACKS};
-use crate::lease::{LEASES, VOID_KEPT};
+use crate::lease::{HistoryKind as Kind, LEASES, VOID_KEPT};
 use crate::reader::ReaderOptions;
 use crate::store::mem::MemStore;
 use crate::store::{Object, Store, list_all};
 use crate::{
-    ChunkBytes, CommitDraft, EntryKind, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, WriterOptions,
+    ChunkBytes, CommitDraft, EntryKind, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, Writer,
+    WriterOptions,
 };
 
 use sim::{
@@ -84,7 +88,7 @@ struct History {
 }
 
 impl History {
-    fn new(seed: u64, sabotage: Sabotage, people: bool) -> History {
+    fn new(seed: u64, sabotage: Sabotage, kind: Kind) -> History {
         let mut dice = Dice(seed);
         let clock = [Clock::Steady, Clock::Leaping, Clock::Leaping, Clock::Wrong][dice.below(4) as usize];
         let faults = dice.hit(50);
@@ -96,6 +100,7 @@ impl History {
         let collectors = 1 + dice.below(3);
         let mut to_come: Vec<Role> = (0..writers).map(|_| Role::Writer).collect();
         to_come.extend((0..collectors).map(|_| Role::Collector));
+        let requests = (kind == Kind::Pieces).then(|| pieces::to_come(&mut dice, &mut to_come));
         for at in (1..to_come.len()).rev() {
             to_come.swap(at, dice.below(at as u64 + 1) as usize);
         }
@@ -119,21 +124,20 @@ impl History {
             acknowledged: Vec::new(),
             told_points: 0,
             wrong: Vec::new(),
-            people: people.then(People::default),
+            people: (kind == Kind::People).then(People::default),
+            requests,
         };
         History { sabotage, sim: Arc::new(Sim { world: Mutex::new(world), director: Condvar::new() }) }
     }
 
     fn writer_sabotage(&self) -> Sabotage {
-        if self.sabotage.is_of_writers() { self.sabotage } else { Sabotage::None }
+        let of_writers =
+            self.sabotage.is_of_writers() || self.sabotage == Sabotage::OperatorMindsNotThatPiecesGo;
+        if of_writers { self.sabotage } else { Sabotage::None }
     }
 
     fn collector_sabotage(&self) -> Sabotage {
-        if self.sabotage.is_of_writers() || self.sabotage == Sabotage::DeleterSaysNothing {
-            Sabotage::None
-        } else {
-            self.sabotage
-        }
+        if self.sabotage.is_of_collectors() { self.sabotage } else { Sabotage::None }
     }
 
     /// Begins an actor, and gives it the turn.
@@ -146,6 +150,7 @@ impl History {
             dead: false,
             verb: "",
             half_done: false,
+            sentenced: false,
             asleep_until: 0,
             asleep_for: Vec::new(),
             leased: None,
@@ -164,35 +169,46 @@ impl History {
                 Role::Collector => self.collect(&repo, &mut dice),
                 Role::Deleter => self.delete(&repo, &mut dice),
                 Role::Holder => self.hold(&repo, &mut dice),
+                Role::Node(request) => self.write_piece(&repo, &mut dice, at, request),
+                Role::Operator(request) => self.operate(&repo, &mut dice, at, request),
             }
         });
     }
 
-    fn write(&self, repo: &Repository, dice: &mut Dice, at: usize) {
-        let (count, first) = (1 + dice.below(4), dice.below(BLOCKS));
-        let blocks: Vec<u64> = (0..count).map(|at| (first + at) % BLOCKS).collect();
-        let options = WriterOptions {
+    fn writer_options(&self) -> WriterOptions {
+        WriterOptions {
             threads: 1,
             uploads: 1,
             memory_bytes: 4 << 20,
             lease: Duration::from_secs(LEASE_SECONDS as u64),
             sabotage: self.writer_sabotage(),
             ..WriterOptions::default()
-        };
-        let committed = repo.writer(options).and_then(|writer| {
-            let mut manifest = Vec::new();
-            for number in &blocks {
-                let mut stream = writer.stream(Lane::Data);
-                stream.append(&block(*number))?;
-                let root = stream.finish()?;
-                let name = format!("{number:04}");
-                manifest.push(ManifestEntry {
-                    name,
-                    kind: EntryKind::Bytes,
-                    root,
-                    figures: Default::default(),
-                });
-            }
+        }
+    }
+
+    /// What somebody is to write.
+    fn some_blocks(&self, dice: &mut Dice) -> Vec<u64> {
+        let (count, first) = (1 + dice.below(4), dice.below(BLOCKS));
+        (0..count).map(|at| (first + at) % BLOCKS).collect()
+    }
+
+    /// Writes blocks.
+    fn entries(&self, writer: &Writer, blocks: &[u64]) -> Result<Vec<ManifestEntry>, Error> {
+        let mut entries = Vec::new();
+        for number in blocks {
+            let mut stream = writer.stream(Lane::Data);
+            stream.append(&block(*number))?;
+            let root = stream.finish()?;
+            let name = format!("{number:04}");
+            entries.push(ManifestEntry { name, kind: EntryKind::Bytes, root, figures: Default::default() });
+        }
+        Ok(entries)
+    }
+
+    fn write(&self, repo: &Repository, dice: &mut Dice, at: usize) {
+        let blocks = self.some_blocks(dice);
+        let committed = repo.writer(self.writer_options()).and_then(|writer| {
+            let manifest = self.entries(&writer, &blocks)?;
             writer.commit(CommitDraft { kind: "sim".into(), manifest, ..CommitDraft::default() })
         });
         let mut world = self.sim.lock();
@@ -202,14 +218,7 @@ impl History {
                 world.acknowledged.push(Acknowledged { commit: info.id, blocks });
                 self.may_attract(&mut world);
             }
-            // Who is refused runs again, and nothing is lost. But it is not for nothing.
-            Err(error @ (Error::Collected { .. } | Error::Missing { .. })) => {
-                let good = world.actors[at].leased.is_some_and(|at| world.now < at + LEASE_SECONDS * SECOND);
-                if good && world.clock != Clock::Wrong {
-                    world.wrong.push(format!("a writer was refused although its lease is good: {error}"));
-                }
-            }
-            Err(_) => {}
+            Err(error) => world.refused(at, &error),
         }
     }
 
@@ -266,7 +275,8 @@ impl History {
             world.happen();
             world.now += VOID_KEPT + 2 * MARK_KEPT;
             let held = world.people.iter().flat_map(|people| &people.held);
-            world.acknowledged.iter().chain(held).map(|one| one.commit).collect()
+            let pieces = world.pieces().into_iter().map(|(piece, _)| piece);
+            world.acknowledged.iter().chain(held).map(|one| one.commit).chain(pieces).collect()
         };
         let hand = Hand { sim: self.sim.clone(), actor: None, retries: false };
         let repo = open(hand.clone(), &Env::fixed(self.sim.lock().now, 1));
@@ -317,8 +327,11 @@ impl History {
 
     /// Whether everything acknowledged restores.
     fn restores(&self) -> Result<(), String> {
-        let acknowledged: Vec<(CommitId, Vec<u64>)> =
-            self.sim.lock().acknowledged.iter().map(|one| (one.commit, one.blocks.clone())).collect();
+        let acknowledged: Vec<(CommitId, Vec<u64>)> = {
+            let world = self.sim.lock();
+            let points = world.acknowledged.iter().map(|one| (one.commit, one.blocks.clone()));
+            points.chain(world.pieces()).collect()
+        };
         if acknowledged.is_empty() {
             return Ok(());
         }
@@ -338,7 +351,7 @@ impl History {
                 return Err(format!("acknowledged commit {commit} lacks entries"));
             }
             for entry in manifest {
-                let number: u64 = entry.name.parse().unwrap();
+                let number = pieces::block_of(&entry);
                 let bytes = match read.get(&entry.root) {
                     Some(bytes) => bytes,
                     None => {
@@ -362,7 +375,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs these on all processors. The first that goes wrong, and what; or sums of actors, calls and points.
-fn run_all(seeds: Range<u64>, sabotage: Sabotage, people: bool) -> Result<[u64; 3], (u64, String)> {
+fn run_all(seeds: Range<u64>, sabotage: Sabotage, kind: Kind) -> Result<[u64; 3], (u64, String)> {
     let next = AtomicU64::new(seeds.start);
     let sums = [const { AtomicU64::new(0) }; 3];
     let wrong: Mutex<Option<(u64, String)>> = Mutex::default();
@@ -372,7 +385,7 @@ fn run_all(seeds: Range<u64>, sabotage: Sabotage, people: bool) -> Result<[u64; 
             if seed >= seeds.end {
                 break;
             }
-            let history = History::new(seed, sabotage, people);
+            let history = History::new(seed, sabotage, kind);
             if let Err(what) = history.run() {
                 next.store(seeds.end, Ordering::Relaxed);
                 let mut wrong = wrong.lock().unwrap();
@@ -398,7 +411,7 @@ fn run_all(seeds: Range<u64>, sabotage: Sabotage, people: bool) -> Result<[u64; 
 }
 
 /// The seeds that are asked for.
-fn no_history_is_wrong(people: bool) {
+fn no_history_is_wrong(kind: Kind) {
     let seeds = match number("HOLDFAST_SEED", 0) {
         0 => {
             let first = number("HOLDFAST_FIRST", 1);
@@ -406,10 +419,10 @@ fn no_history_is_wrong(people: bool) {
         }
         seed => seed..seed + 1,
     };
-    match run_all(seeds.clone(), Sabotage::None, people) {
+    match run_all(seeds.clone(), Sabotage::None, kind) {
         Ok([actors, calls, points]) => {
             println!(
-                "histories {seeds:?}: {actors} actors, {calls} calls, {points} points acknowledged, none lost"
+                "{kind:?}, histories {seeds:?}: {actors} actors, {calls} calls, {points} points acknowledged, none lost"
             );
         }
         Err((seed, what)) => panic!("HOLDFAST_SEED={seed}: {what}"),
@@ -418,12 +431,17 @@ fn no_history_is_wrong(people: bool) {
 
 #[test]
 fn r3_no_history_of_writers_and_collectors_loses_an_acknowledged_point() {
-    no_history_is_wrong(false);
+    no_history_is_wrong(Kind::Writers);
 }
 
 #[test]
 fn r3_no_history_of_holds_and_deletions_loses_a_held_point() {
-    no_history_is_wrong(true);
+    no_history_is_wrong(Kind::People);
+}
+
+#[test]
+fn r3_no_history_of_pieces_loses_an_acknowledged_point() {
+    no_history_is_wrong(Kind::Pieces);
 }
 
 /// Each step of the protocol, left out: the histories notice. Beginning with those that long runs have shown to, so that
@@ -438,7 +456,7 @@ fn r3_histories_notice_a_step_that_is_left_out() {
             continue;
         }
         let first = if from > 0 { from } else { first };
-        match run_all(first..first + most, sabotage, sabotage.takes_people()) {
+        match run_all(first..first + most, sabotage, sabotage.kind()) {
             Err((seed, what)) => println!("{sabotage:?}: noticed by seed {seed}: {what}"),
             Ok(_) => missed.push(sabotage),
         }

@@ -1,5 +1,15 @@
 //! Steps of the protocol that a test leaves out, to see that the histories notice.
 
+/// Who is there besides writers and collectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Writers,
+    /// People who hold and delete points.
+    People,
+    /// Nodes that write pieces, and operators that put them together.
+    Pieces,
+}
+
 /// What a test breaks to see that the histories notice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sabotage {
@@ -35,12 +45,22 @@ pub(crate) enum Sabotage {
     CollectorIgnoresDeletions,
     /// Who deletes a point does not say so before.
     DeleterSaysNothing,
+    /// An operator does not look for verdicts before it deletes pieces.
+    OperatorLooksNot,
+    /// An operator looks before it commits.
+    OperatorLooksTooEarly,
+    /// An operator makes a point of pieces that are listed, whether or not they were acknowledged.
+    OperatorCountsOnWhatIsListed,
+    /// An operator takes a commit for its predecessor's point because it is listed.
+    OperatorAdoptsWhatIsListed,
+    /// An operator does not look, after its commit, whether the pieces are still there.
+    OperatorMindsNotThatPiecesGo,
 }
 
 impl Sabotage {
     /// All that the histories notice, and which was seen to. (The others take more coincidences than thousands of histories
     /// have, and are told step by step in `gc/tests/races.rs`.)
-    pub(crate) const ALL: [(Sabotage, u64); 13] = [
+    pub(crate) const ALL: [(Sabotage, u64); 18] = [
         (Sabotage::WriterLooksNot, 15),
         (Sabotage::WriterIgnoresVerdicts, 3_350),
         (Sabotage::WriterIgnoresGaps, 15),
@@ -54,6 +74,11 @@ impl Sabotage {
         (Sabotage::WriterGoesByNumbers, 12_092),
         (Sabotage::CollectorIgnoresHolds, 2_117),
         (Sabotage::DeleterSaysNothing, 11_160),
+        (Sabotage::OperatorLooksNot, 480),
+        (Sabotage::OperatorLooksTooEarly, 280),
+        (Sabotage::OperatorCountsOnWhatIsListed, 65),
+        (Sabotage::OperatorAdoptsWhatIsListed, 1),
+        (Sabotage::OperatorMindsNotThatPiecesGo, 610),
     ];
 
     pub(crate) fn is_of_writers(self) -> bool {
@@ -67,15 +92,36 @@ impl Sabotage {
         )
     }
 
-    /// Whether it takes people who hold and delete points, and one who deletes verdicts by hand, to notice.
-    pub(crate) fn takes_people(self) -> bool {
+    pub(crate) fn is_of_collectors(self) -> bool {
         matches!(
             self,
-            Sabotage::WriterGoesByNumbers
+            Sabotage::CollectorListsNot
+                | Sabotage::CollectorIgnoresOthers
                 | Sabotage::CollectorHeedsLateVerdicts
+                | Sabotage::CollectorCountsOnTheSentenced
+                | Sabotage::CollectorGivesNoVerdict
+                | Sabotage::CollectorIgnoresLeases
+                | Sabotage::CollectorSpeaksTooLow
                 | Sabotage::CollectorIgnoresHolds
                 | Sabotage::CollectorIgnoresDeletions
-                | Sabotage::DeleterSaysNothing
         )
+    }
+
+    /// In which histories it is noticed.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            // It takes people who hold and delete points, and one who deletes verdicts by hand.
+            Sabotage::WriterGoesByNumbers
+            | Sabotage::CollectorHeedsLateVerdicts
+            | Sabotage::CollectorIgnoresHolds
+            | Sabotage::CollectorIgnoresDeletions
+            | Sabotage::DeleterSaysNothing => Kind::People,
+            Sabotage::OperatorLooksNot
+            | Sabotage::OperatorLooksTooEarly
+            | Sabotage::OperatorCountsOnWhatIsListed
+            | Sabotage::OperatorAdoptsWhatIsListed
+            | Sabotage::OperatorMindsNotThatPiecesGo => Kind::Pieces,
+            _ => Kind::Writers,
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::pieces::Request;
+use crate::error::Error;
 use crate::id::{COMMITS, CommitId, HOLDS, INDEX, PACKS};
 use crate::lease::LEASES;
 use crate::store::{Object, Put, Store, StoreError};
@@ -59,6 +61,10 @@ pub(super) enum Role {
     Deleter,
     /// Places a hold on one.
     Holder,
+    /// Writes a piece of a point.
+    Node(usize),
+    /// Puts the pieces of a point together.
+    Operator(usize),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +82,8 @@ pub(super) struct Actor {
     pub(super) verb: &'static str,
     /// It has put a verdict, and nothing after that.
     pub(super) half_done: bool,
+    /// It has put a verdict.
+    pub(super) sentenced: bool,
     /// Not before this step, unless everybody sleeps ...
     pub(super) asleep_until: u64,
     /// ... or these have ended.
@@ -92,7 +100,7 @@ pub(super) enum Late {
 }
 
 impl Late {
-    fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         match self {
             Late::Put(key, _) | Late::Delete(key) => key,
         }
@@ -159,6 +167,8 @@ pub(super) struct World {
     pub(super) wrong: Vec<String>,
     /// In some histories.
     pub(super) people: Option<People>,
+    /// In some histories: points that several write.
+    pub(super) requests: Option<Vec<Request>>,
 }
 
 pub(super) struct Sim {
@@ -187,6 +197,17 @@ impl World {
                 println!("{:5} somebody deletes {}", self.step, gone.commit);
             }
             self.objects.remove(&gone.commit.key());
+        }
+    }
+
+    /// Who is refused runs again, and nothing is lost. But it is not for nothing.
+    pub(super) fn refused(&mut self, at: usize, error: &Error) {
+        if !matches!(error, Error::Collected { .. } | Error::Missing { .. }) {
+            return;
+        }
+        let good = self.actors[at].leased.is_some_and(|at| self.now < at + LEASE_SECONDS * SECOND);
+        if good && self.clock != Clock::Wrong {
+            self.wrong.push(format!("a writer was refused although its lease is good: {error}"));
         }
     }
 
@@ -352,13 +373,66 @@ impl World {
         }
     }
 
+    /// Where pieces are, the moments are those between a collector's verdict and what it sees of commits, and between an
+    /// operator's look and what it deletes. Whether it sleeps.
+    fn maybe_sleep_among_pieces(&mut self, at: usize, verb: &'static str, key: &str) -> bool {
+        let (role, sentenced) = (self.actors[at].role, self.actors[at].sentenced);
+        let piece_of = if verb == "get" { self.request_with(key) } else { None };
+        let chance = match (role, verb) {
+            // It has seen a part of the commits, or their names, and others may go before it reads them.
+            (Role::Collector, "page") if sentenced && key == COMMITS => 60,
+            (Role::Collector, "get") if sentenced && piece_of.is_some() => 70,
+            (Role::Collector, "list") if !sentenced && key == LEASES => 15,
+            (Role::Operator(_), "put") if key.starts_with(COMMITS) => 30,
+            (Role::Operator(_), "put") if key.starts_with("gc/deletion-") => 15,
+            (Role::Operator(_), "delete") if key.starts_with(COMMITS) => 15,
+            _ => 0,
+        };
+        if chance == 0 || !self.dice.hit(chance) {
+            return false;
+        }
+        self.actors[at].asleep_until = self.step + 30 + self.dice.below(200);
+        let first = self.actors.len();
+        match role {
+            Role::Operator(request) => {
+                self.summon(Some(request));
+                let hits = verb == "put" && key.starts_with(COMMITS) && self.dice.hit(30);
+                if hits && self.delete_piece(request) && self.guests < GUESTS_MAX {
+                    // And what only the piece needed goes.
+                    if self.clock != Clock::Steady {
+                        self.now += (LEASE_SECONDS + 60) * SECOND;
+                    }
+                    self.guests += 1;
+                    self.to_come.extend([Role::Collector; 2]);
+                    self.actors[at].asleep_for = vec![first, first + 1];
+                    self.actors[at].asleep_until = self.step + 2_000;
+                } else if self.guests < GUESTS_MAX {
+                    self.guests += 1;
+                    self.to_come.push(Role::Collector);
+                }
+            }
+            _ if self.summon(piece_of) => {
+                // Until the operator is through.
+                self.actors[at].asleep_for = vec![first];
+                self.actors[at].asleep_until = self.step + 2_000;
+            }
+            _ => {}
+        }
+        true
+    }
+
     /// Who is about to do something that others should come in between of goes to sleep.
     fn maybe_sleep(&mut self, at: usize, verb: &'static str, key: &str) {
         if self.people.is_some() {
             self.maybe_sleep_among_people(at, verb, key);
         }
+        let sleeps = self.requests.is_some() && self.maybe_sleep_among_pieces(at, verb, key);
         let actor = &self.actors[at];
-        let (role, last) = (actor.role, actor.verb);
+        let role = match actor.role {
+            Role::Node(_) | Role::Operator(_) => Role::Writer,
+            role => role,
+        };
+        let last = actor.verb;
         let chance = match (role, verb, last) {
             (Role::Writer, "put", _) if key.starts_with(COMMITS) => 40,
             // Its commit is there, and it has not looked yet.
@@ -373,12 +447,13 @@ impl World {
             _ => 0,
         };
         self.actors[at].half_done = last == "put verdict";
+        self.actors[at].sentenced |= last == "put verdict";
         self.actors[at].verb = match verb {
             "put" if key.starts_with(COMMITS) => "put commit",
             "put" if key.starts_with("gc/verdict") => "put verdict",
             verb => verb,
         };
-        if chance == 0 || !self.dice.hit(chance) {
+        if sleeps || chance == 0 || !self.dice.hit(chance) {
             return;
         }
         let crowd = self.actors.iter().filter(|actor| actor.state != State::Ended).count();
@@ -396,7 +471,7 @@ impl World {
             return;
         }
         self.delete_one();
-        if self.people.is_some() && self.dice.hit(50) {
+        if (self.people.is_some() || self.requests.is_some()) && self.dice.hit(50) {
             self.delete_verdict();
         }
         if self.clock != Clock::Steady {

@@ -425,6 +425,108 @@ fn too_low(world: World, shared: Vec<u8>, sabotage: Sabotage) -> Option<(World, 
     Some((world, (point, shared)))
 }
 
+/// A collector gave its verdict, listed commits, and slept. Of a point that several write it saw the piece; the point itself
+/// was put meanwhile, and the piece deleted before the collector read it: to the sleeper nobody needs what both name.
+#[test]
+fn r3_a_piece_that_stays_while_a_verdict_is_open_keeps_what_its_point_needs() {
+    for looks in [false, true] {
+        let world = Arc::new(world());
+        let a = noise(1, 50_000);
+        // Packs that nobody needs, and that are not marked.
+        world.delete(&world.commit(&a));
+        world.env.advance(1);
+        let node = world.writer();
+        let entry = world.add(&node, &a);
+        let point = Arc::new(Mutex::new(None));
+        let (sleeper, told) = world.timed([
+            before("put", "gc/verdict-", || {}),
+            before("list", "commits/", || {}),
+            before("get", "commits/", {
+                let (world, point, root) = (world.clone(), point.clone(), entry.root);
+                move || {
+                    let piece = world.repo.commits().unwrap().done[0].id;
+                    let operator = world.writer();
+                    operator.take_over(&piece, [root]).unwrap();
+                    let entry = ManifestEntry {
+                        name: "b".into(),
+                        kind: EntryKind::Bytes,
+                        root,
+                        figures: Default::default(),
+                    };
+                    *point.lock().unwrap() = Some(world.finish(operator, entry).unwrap());
+                    assert!(open_verdicts(&world.repo).unwrap());
+                    if !looks {
+                        world.store.delete(&piece.key()).unwrap();
+                    }
+                }
+            }),
+        ]);
+        let planned = plan(&sleeper, all_at_once(Sabotage::None), &()).unwrap();
+        assert_eq!(planned.report().count(crate::gc::Fate::Mark).0, 2);
+        let piece = world.finish(node, entry).unwrap();
+        planned.execute(&()).unwrap();
+        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        let point = point.lock().unwrap().take().unwrap();
+        assert_eq!(world.is_lost(&point.id, &a), !looks);
+        if looks {
+            // What is sentenced and needed is copied out, and then it goes, and the piece may.
+            world.gc(options(0));
+            assert!(!open_verdicts(&world.repo).unwrap());
+            world.delete(&piece);
+            world.gc(options(0));
+            world.gc(options(0));
+            world.whole(&[(&point, &a)]);
+        }
+    }
+}
+
+/// Somebody deletes a piece while the point is being put together from it.
+#[test]
+fn a_point_whose_piece_goes_before_it_is_there_does_not_count() {
+    let world = world();
+    let a = noise(1, 50_000);
+    let piece = world.commit(&a);
+    let root = world.repo.reader(ReaderOptions::default()).unwrap().manifest(&piece.id).unwrap()[0].root;
+    let entry = ManifestEntry { name: "b".into(), kind: EntryKind::Bytes, root, figures: Default::default() };
+    let (store, key) = (world.store.clone(), piece.id.key());
+    let (repo, told) = world.timed([before("put", "commits/", move || store.delete(&key).unwrap())]);
+    let operator = repo.writer(WriterOptions::default()).unwrap();
+    operator.take_over(&piece.id, [root]).unwrap();
+    let refused = world.finish(operator, entry).unwrap_err();
+    assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+    assert!(matches!(&refused, Error::Missing { object, .. } if *object == piece.id.key()), "{refused}");
+    assert!(world.repo.commits().unwrap().done.is_empty(), "it does not count");
+    let writer = world.writer();
+    assert!(matches!(writer.take_over(&piece.id, [root]), Err(Error::Missing { .. })), "nor is it begun");
+}
+
+/// A piece's root lies in a pack that is sentenced and will be copied out, because the piece needs it.
+#[test]
+fn a_point_is_put_together_also_while_its_pieces_lie_in_sentenced_packs() {
+    let world = world();
+    let a = noise(1, 50_000);
+    let piece = world.commit(&a);
+    let root = world.repo.reader(ReaderOptions::default()).unwrap().manifest(&piece.id).unwrap()[0].root;
+    let mut packs: Vec<PackId> = list_all(&world.store, PACKS)
+        .unwrap()
+        .iter()
+        .filter_map(|pack| PackId::from_key(&pack.key))
+        .collect();
+    packs.sort_unstable();
+    lease::put_verdict(&world.repo, &packs, 0, Sabotage::None).unwrap();
+    let operator = world.writer();
+    operator.take_over(&piece.id, [root]).unwrap();
+    let entry = ManifestEntry { name: "b".into(), kind: EntryKind::Bytes, root, figures: Default::default() };
+    let point = world.finish(operator, entry).unwrap();
+    assert!(open_verdicts(&world.repo).unwrap());
+    world.gc(options(0));
+    assert!(!open_verdicts(&world.repo).unwrap());
+    world.delete(&piece);
+    world.gc(options(0));
+    world.gc(options(0));
+    world.whole(&[(&point, &a)]);
+}
+
 /// A bit of an index segment flips on the wire, at the moment when the segment is to be written anew without what goes.
 #[test]
 fn a_segment_that_is_spoilt_on_its_way_does_not_go_on_naming_what_is_deleted() {
@@ -458,6 +560,15 @@ fn a_segment_that_is_spoilt_on_its_way_does_not_go_on_naming_what_is_deleted() {
         world.whole(&[]);
         assert_eq!((world.count(PACKS), world.count(INDEX)), (0, 0));
     }
+}
+
+/// A verdict that cannot be read may be open.
+#[test]
+fn whether_a_verdict_is_open_is_not_said_of_one_that_cannot_be_read() {
+    let world = world();
+    assert!(!open_verdicts(&world.repo).unwrap());
+    world.store.put("gc/verdict-0000000000000001", Bytes::from_static(b"rot")).unwrap();
+    assert!(open_verdicts(&world.repo).unwrap_err().is_damage());
 }
 
 impl World {
