@@ -27,15 +27,15 @@ use app::api::Cluster;
 use app::backup::{self, BackupOptions, Means};
 use app::point::{Contents, Point, points};
 use app::restore::{self, Consent, Executor, RestoreOptions};
-use app::rules::{ExecOutcome, Hands, HandsError, Target};
-use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeRestored, Volumes};
-use async_trait::async_trait;
 use repo::store::{StoreOptions, open};
-use repo::{
-    Cancel, Env, InitOptions, Kdf, LocalOptions, Outcome, Passphrase, Progress, Reader, ReaderOptions,
-    Repository, Root, Writer,
-};
+use repo::{Cancel, Env, InitOptions, Kdf, LocalOptions, Passphrase, ReaderOptions, Repository};
 use serde_json::{Value, json};
+
+#[path = "../../repo/tests/common/cost.rs"]
+mod cost;
+#[path = "../tests/common/nothing.rs"]
+mod nothing;
+use nothing::Nothing;
 
 /// Objects of one application.
 const PARTS: usize = 40;
@@ -57,7 +57,7 @@ fn main() {
         let start = Instant::now();
         let told = runtime().block_on(step(Path::new(folder), name, address));
         let wall = start.elapsed().as_secs_f64();
-        println!("{name:<16} {:>5} MiB {wall:>7.1} s {:>7.1} CPU s  {told}", peak(), cpu());
+        println!("{name:<16} {:>5} MiB {wall:>7.1} s {:>7.1} CPU s  {told}", cost::peak() >> 20, cost::cpu());
         return;
     }
     if what == "serve" {
@@ -96,7 +96,7 @@ async fn serve(what: &str, count: usize) {
     assert!(refused.is_empty(), "{refused:?}");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
-    println!("{} objects served, by a process of {} MiB", server.len(), peak());
+    println!("{} objects served, by a process of {} MiB", server.len(), cost::peak() >> 20);
     let _serving = server.serve(listener).unwrap();
     std::future::pending().await
 }
@@ -377,7 +377,7 @@ async fn step(folder: &Path, name: &str, address: &str) -> String {
             "{} objects and {} references, selected after {planned:.1} s; {} kB stored",
             done.objects,
             done.certificate.references.len(),
-            done.counts.bytes_stored / 1000
+            done.info.summary.figures["bytes_stored"] / 1000
         );
     }
     if name == "browse" {
@@ -418,7 +418,7 @@ async fn step(folder: &Path, name: &str, address: &str) -> String {
 
 /// Everything that is there, as `kubectl get -A` would ask for it, a kind at a time; and one object.
 async fn browse(shown: &Outcome<ApiServer>, served: f64) -> String {
-    let first = peak();
+    let first = cost::peak() >> 20;
     assert_eq!(shown.findings, []);
     let start = Instant::now();
     let cluster = Cluster::connect(kube::Client::new(shown.done.router(), "default")).await.unwrap();
@@ -439,57 +439,4 @@ async fn browse(shown: &Outcome<ApiServer>, served: f64) -> String {
 fn client(mut config: kube::Config) -> kube::Client {
     config.read_timeout = Some(Duration::from_secs(60));
     kube::Client::try_from(config).unwrap()
-}
-
-/// Volumes and pods that cannot be reached.
-struct Nothing;
-
-#[async_trait]
-impl Hands for Nothing {
-    async fn exec(&self, _: &Target, _: &[String], timeout: Duration) -> Result<ExecOutcome, HandsError> {
-        Err(HandsError::Timeout(timeout))
-    }
-}
-
-impl Volumes for Nothing {
-    fn locate(&self, _: &Value, _: &Value, _: &[Value]) -> Result<Located, String> {
-        Err("there is no node".into())
-    }
-
-    fn backup(
-        &self,
-        _: &Located,
-        _: &Writer,
-        _: Option<(&Reader, &Previous)>,
-        _: &Cancel,
-        _: &dyn Progress,
-    ) -> Result<Outcome<VolumeCopy>, VolumeError> {
-        Err(VolumeError::Unreachable("there is no node".into()))
-    }
-
-    fn restore(
-        &self,
-        _: &Reader,
-        _: &Root,
-        _: &Located,
-        _: Existing,
-        _: &Cancel,
-        _: &dyn Progress,
-    ) -> Result<Outcome<VolumeRestored>, VolumeError> {
-        Err(VolumeError::Unreachable("there is no node".into()))
-    }
-}
-
-/// CPU time of this process so far, in seconds.
-fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-/// Peak resident memory of this process, in MiB.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }

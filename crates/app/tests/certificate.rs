@@ -3,21 +3,21 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test file: clippy knows only test functions as tests.
 
 mod common;
+#[path = "common/nothing.rs"]
+mod nothing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use app::backup::{self, BackupOptions, BackupReport, Means};
 use app::certificate::{Certificate, State};
 use app::error::Error;
 use app::point::{Point, Role, points};
-use app::rules::{ExecOutcome, Hands, HandsError, Target};
 use app::select::{Selection, select};
 use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeRestored, Volumes};
-use async_trait::async_trait;
 use common::{cluster, server};
+use nothing::Nothing;
 use repo::store::mem::MemStore;
 use repo::{
     Cancel, Env, InitOptions, Kdf, Outcome, Passphrase, Progress, Reader, ReaderOptions, Repository, Root,
@@ -60,15 +60,6 @@ impl Volumes for Pulled {
     }
 }
 
-struct NoHands;
-
-#[async_trait]
-impl Hands for NoHands {
-    async fn exec(&self, _: &Target, _: &[String], _: Duration) -> Result<ExecOutcome, HandsError> {
-        panic!("there is no rule")
-    }
-}
-
 fn env() -> Env {
     Env::fixed(1_767_225_600_000_000_000, 7)
 }
@@ -93,7 +84,7 @@ async fn back_up(
     let means = Means {
         repository: repository.clone(),
         volumes: Arc::new(Pulled),
-        hands: Arc::new(NoHands),
+        hands: Arc::new(Nothing),
         env: env(),
         cancel: Cancel::new(),
         progress: Arc::new(()),

@@ -23,9 +23,11 @@ use repo::store::{StoreOptions, open};
 use repo::{Cancel, Env, InitOptions, Kdf, Passphrase, ReaderOptions, Repository};
 use serde_json::{Value, json};
 
-#[path = "common/round.rs"]
-mod round;
-use round::Nothing;
+#[path = "../../repo/tests/common/cost.rs"]
+mod cost;
+#[path = "common/nothing.rs"]
+mod nothing;
+use nothing::Nothing;
 
 /// Applications of four objects each.
 const SMALL: usize = 250;
@@ -125,8 +127,7 @@ fn child() {
         return runtime.block_on(serve(address.parse().unwrap()));
     }
     runtime.block_on(step(Path::new(folder), name, address));
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    cost::tell();
 }
 
 /// Serves so many applications until nobody holds the other end of its input.
@@ -142,22 +143,9 @@ async fn serve(applications: usize) {
 }
 
 fn this(asked: String) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = cost::step("child");
+    command.env("MEMORY_TEST_STEP", asked);
     command
-        .args(["--ignored", "--exact", "child", "--nocapture"])
-        // Threads that share one heap: what is free in one is no noise in the peak of another.
-        .env("MALLOC_ARENA_MAX", "1")
-        .env("MEMORY_TEST_STEP", asked);
-    command
-}
-
-/// The peak of a process that does only this, in bytes.
-fn peak(folder: &Path, name: &str, address: &str) -> u64 {
-    let output = this(format!("{name},{address},{}", folder.display())).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{name}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
 }
 
 #[test]
@@ -181,8 +169,9 @@ fn r6_many_objects_take_little_memory() {
         ("browse", EACH_MAX),
         ("plan a restore", PLANNED_MAX),
     ] {
-        let [small, large] =
-            sites.each_ref().map(|(folder, _, _, address)| peak(folder.path(), name, address));
+        let [small, large] = sites.each_ref().map(|(folder, _, _, address)| {
+            cost::peak_of(&mut this(format!("{name},{address},{}", folder.path().display())))
+        });
         let each = large.saturating_sub(small) / (4 * (LARGE - SMALL)) as u64;
         println!("{name}: {} and {} KiB, {each} bytes an object", small >> 10, large >> 10);
         assert!(each < most, "{name}: {small} and {large} bytes, {each} an object");

@@ -19,6 +19,9 @@ pub mod check;
 mod chunk;
 mod commit;
 pub mod copy;
+#[cfg(test)]
+#[path = "../tests/common/cost.rs"]
+mod cost;
 mod crypto;
 #[doc(hidden)]
 pub mod decoders;

@@ -284,24 +284,14 @@ mod tests {
             let plan = crate::delete::Plan::by_policy(&repo, points, &policy, &|_| 0).unwrap();
             assert_eq!(plan.drops().count() + 700, plan.decisions().len());
         }
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+        crate::cost::tell();
     }
 
     /// What listing so many points, and a retention plan of them, add to the peak of a process, in bytes.
     fn peak(count: u64) -> u64 {
         let [before, with] = ["nothing", "list"].map(|what| {
-            let output = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--ignored", "--exact", "summaries::tests::child", "--nocapture"])
-                .env("MALLOC_ARENA_MAX", "1")
-                .env("POINTS_OF", count.to_string())
-                .env("POINTS_DO", what)
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-            let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
-            line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+            let mut step = crate::cost::step("summaries::tests::child");
+            crate::cost::peak_of(step.env("POINTS_OF", count.to_string()).env("POINTS_DO", what))
         });
         println!("{count} points: {} KiB, and {} KiB after a plan", before >> 10, with >> 10);
         with.saturating_sub(before)

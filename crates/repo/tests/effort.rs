@@ -5,48 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use repo::store::mem::MemStore;
-use repo::store::{Object, Put, Store, StoreError};
+use repo::store::record::{Record, Verb};
 use repo::{
     CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, ManifestEntry, Passphrase, ReaderOptions,
     Repository, WriterOptions,
 };
-
-/// Takes its time for every pack.
-#[derive(Debug)]
-struct Slow(MemStore, Duration);
-
-impl Store for Slow {
-    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-        if key.starts_with("packs/") {
-            std::thread::sleep(self.1);
-        }
-        self.0.put(key, bytes)
-    }
-    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.0.get(key)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        self.0.get_range(key, offset, len)
-    }
-    fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.0.size(key)
-    }
-    fn list(
-        &self,
-        prefix: &str,
-        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.0.list(prefix, each)
-    }
-    fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.0.delete(key)
-    }
-    fn url(&self) -> String {
-        self.0.url()
-    }
-}
 
 /// The sources of this crate, a few times over in other letters, so that nothing is known already.
 fn text() -> Vec<u8> {
@@ -72,7 +36,12 @@ fn text() -> Vec<u8> {
 fn a_slow_store_is_sent_less_and_what_it_holds_is_the_same() {
     let content = text();
     let stored = |pause: u64, memory_bytes: usize| {
-        let store = Arc::new(Slow(MemStore::new(), Duration::from_millis(pause)));
+        // Takes its time for every pack.
+        let store = Arc::new(Record::new(MemStore::new()).before(move |verb, key| {
+            if verb == Verb::Put && key.starts_with("packs/") {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+        }));
         let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
         let repo = Repository::init(store, &Passphrase::new("x"), &options, &Env::fixed(0, 1)).unwrap();
         let options = WriterOptions { threads: 2, uploads: 1, memory_bytes, ..WriterOptions::default() };

@@ -7,7 +7,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +20,9 @@ use repo::{
     Cancel, CommitDraft, EntryKind, Env, InitOptions, Kdf, Lane, LocalOptions, ManifestEntry, Passphrase,
     ReaderOptions, Repository, WriterOptions,
 };
+
+#[path = "common/cost.rs"]
+mod cost;
 
 const BUDGET: usize = 16 << 20;
 const SMALL: u64 = 200_000;
@@ -124,23 +126,12 @@ fn child() {
     let parts: Vec<&str> = asked.splitn(4, ',').collect();
     let [name, cache, count, folder] = parts.as_slice() else { panic!("{asked}") };
     step(Path::new(folder), name, *cache == "cache", count.parse().unwrap());
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    cost::tell();
 }
 
-/// The peak of a process that does only this, in bytes.
 fn peak(folder: &Path, name: &str, cache: &str, count: u64) -> u64 {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "child", "--nocapture"])
-        // Threads that share one heap: what is free in one is no noise in the peak of another.
-        .env("MALLOC_ARENA_MAX", "1")
-        .env("MEMORY_TEST_STEP", format!("{name},{cache},{count},{}", folder.display()))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{name}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    let asked = format!("{name},{cache},{count},{}", folder.display());
+    cost::peak_of(cost::step("child").env("MEMORY_TEST_STEP", asked))
 }
 
 #[test]

@@ -425,57 +425,42 @@ fn r5_a_put_key_writes_deduplicates_and_needs_neither_get_on_packs_nor_delete() 
 
 // --- R6: memory is bounded by configuration ---
 
-/// A store whose puts of packs wait at a gate.
-#[derive(Debug, Default)]
+/// Where puts of packs wait.
+#[derive(Default)]
 struct Gate {
-    inner: MemStore,
     open: Mutex<bool>,
     opened: Condvar,
     waiting: AtomicUsize,
 }
 
-impl Store for Gate {
-    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-        if key.starts_with("packs/") {
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-            let mut open = self.open.lock().unwrap();
-            while !*open {
-                open = self.opened.wait(open).unwrap();
-            }
+impl Gate {
+    fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut open = self.open.lock().unwrap();
+        while !*open {
+            open = self.opened.wait(open).unwrap();
         }
-        self.inner.put(key, bytes)
     }
-    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-    fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.inner.size(key)
-    }
-    fn list(
-        &self,
-        prefix: &str,
-        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.inner.list(prefix, each)
-    }
-    fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key)
-    }
-    fn url(&self) -> String {
-        "gate:".into()
-    }
+}
+
+/// A repository whose store has such a gate. It is shut.
+fn gated() -> (Arc<Gate>, Repository) {
+    let gate = Arc::new(Gate::default());
+    let at = gate.clone();
+    let store = Record::new(MemStore::new()).before(move |verb, key| {
+        if verb == Verb::Put && key.starts_with("packs/") {
+            at.pass();
+        }
+    });
+    (gate, init_with(Arc::new(store), ChunkBytes::default()))
 }
 
 #[test]
 fn r6_a_slow_store_holds_the_caller_back_at_the_configured_memory() {
-    let store = Arc::new(Gate::default());
-    let repo = init_with(store.clone(), ChunkBytes::default());
+    let (gate, repo) = gated();
     for memory_bytes in [8 << 20, 24 << 20] {
-        *store.open.lock().unwrap() = false;
-        store.waiting.store(0, Ordering::SeqCst);
+        *gate.open.lock().unwrap() = false;
+        gate.waiting.store(0, Ordering::SeqCst);
         let options = WriterOptions { threads: 2, memory_bytes, ..WriterOptions::default() };
         let writer = repo.writer(options).unwrap();
         let (fed, total) = (AtomicUsize::new(0), 80 << 20);
@@ -489,14 +474,14 @@ fn r6_a_slow_store_holds_the_caller_back_at_the_configured_memory() {
             });
             // It stands still once everything is full.
             let mut last = usize::MAX;
-            while last != fed.load(Ordering::SeqCst) || store.waiting.load(Ordering::SeqCst) < 2 {
+            while last != fed.load(Ordering::SeqCst) || gate.waiting.load(Ordering::SeqCst) < 2 {
                 last = fed.load(Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(300));
             }
             assert!(last <= memory_bytes + (2 << 20), "{last} bytes taken in with {memory_bytes} allowed");
             assert!(last >= memory_bytes / 3, "{last} bytes of {memory_bytes} used");
-            *store.open.lock().unwrap() = true;
-            store.opened.notify_all();
+            *gate.open.lock().unwrap() = true;
+            gate.opened.notify_all();
         });
         let info = writer.commit(CommitDraft::default()).unwrap();
         assert_eq!(info.summary.figures["bytes_new_plain"], total as u64);
@@ -597,41 +582,12 @@ impl Store for Switch {
 
 #[test]
 fn a_store_that_panics_fails_the_write_and_hangs_nobody() {
-    #[derive(Debug)]
-    struct Panicking(MemStore);
-    impl Store for Panicking {
-        fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-            // The lease is put by the caller's thread, before there are others.
-            if key.starts_with("leases/") {
-                return self.0.put(key, bytes);
-            }
-            panic!("on purpose, at {key}")
-        }
-        fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-            self.0.get(key)
-        }
-        fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-            self.0.get_range(key, offset, len)
-        }
-        fn size(&self, key: &str) -> Result<u64, StoreError> {
-            self.0.size(key)
-        }
-        fn list(
-            &self,
-            prefix: &str,
-            each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-        ) -> Result<(), StoreError> {
-            self.0.list(prefix, each)
-        }
-        fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.0.delete(key)
-        }
-        fn url(&self) -> String {
-            "panicking:".into()
-        }
-    }
     let (store, _) = fresh();
-    let repo = reopen(Panicking(store.clone()), 1);
+    let panicking = Record::new(store.clone()).before(|verb, key| {
+        // The lease is put by the caller's thread, before there are others.
+        assert!(verb != Verb::Put || key.starts_with("leases/"), "on purpose, at {key}");
+    });
+    let repo = reopen(panicking, 1);
     let error = ends(move || commit(&repo, &[("s", &noise(1, 30_000_000))]).unwrap_err());
     assert!(matches!(&error, Error::Failed { what } if what.contains("panicked")), "{error}");
     assert!(store.snapshot().keys().all(|key| !key.starts_with("commits/")));
@@ -639,10 +595,7 @@ fn a_store_that_panics_fails_the_write_and_hangs_nobody() {
 
 #[test]
 fn the_stop_button_ends_a_write_that_waits_for_a_store() {
-    let store = Arc::new(Gate::default());
-    *store.open.lock().unwrap() = true;
-    let repo = init_with(store.clone(), ChunkBytes::default());
-    *store.open.lock().unwrap() = false;
+    let (gate, repo) = gated();
     let options = small_packs();
     let cancel = options.cancel.clone();
     let writer = repo.writer(options).unwrap();
@@ -655,7 +608,7 @@ fn the_stop_button_ends_a_write_that_waits_for_a_store() {
             }
             panic!("nobody stopped it")
         });
-        while store.waiting.load(Ordering::SeqCst) < 2 {
+        while gate.waiting.load(Ordering::SeqCst) < 2 {
             std::thread::sleep(Duration::from_millis(10));
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -665,8 +618,8 @@ fn the_stop_button_ends_a_write_that_waits_for_a_store() {
         assert!(matches!(error, Error::Cancelled), "{error}");
         assert!(ended.duration_since(pressed) < Duration::from_secs(1));
     });
-    *store.open.lock().unwrap() = true;
-    store.opened.notify_all();
+    *gate.open.lock().unwrap() = true;
+    gate.opened.notify_all();
     assert!(matches!(writer.commit(CommitDraft::default()), Err(Error::Cancelled)));
     assert_eq!(repo.commit_ids().unwrap(), []);
 }

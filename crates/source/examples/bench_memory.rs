@@ -32,6 +32,9 @@ use repo::{
 };
 use source::files::{BackupOptions, Parent, RestoreOptions, backup, restore};
 
+#[path = "../../repo/tests/common/cost.rs"]
+mod cost;
+
 struct Site {
     folder: PathBuf,
     count: u64,
@@ -129,9 +132,12 @@ fn step(site: &Site, name: &str) -> String {
             for (name, ids, found) in
                 [("known", &known, known.len()), ("unknown", &unknown, 0), ("unknown again", &unknown, 0)]
             {
-                let before = cpu();
+                let before = cost::cpu();
                 assert_eq!(ids.iter().filter(|id| reader.locate(id).unwrap().is_some()).count(), found);
-                told.push(format!("{name} {:.2} CPU us each", (cpu() - before) / ids.len() as f64 * 1e6));
+                told.push(format!(
+                    "{name} {:.2} CPU us each",
+                    (cost::cpu() - before) / ids.len() as f64 * 1e6
+                ));
             }
             told.join(", ")
         }
@@ -285,20 +291,6 @@ fn step(site: &Site, name: &str) -> String {
     }
 }
 
-/// CPU time of this process so far, in seconds.
-fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-/// Peak resident memory of this process, in MiB.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-}
-
 fn size(path: &Path) -> u64 {
     let Ok(listed) = std::fs::read_dir(path) else { return 0 };
     listed
@@ -329,7 +321,7 @@ fn main() {
         let name = argument(5).unwrap();
         let told = step(&site(number(3, 0)), name);
         let wall = start.elapsed().as_secs_f64();
-        println!("{name:<18} {:>5} MiB {wall:>7.1} s {:>7.1} CPU s  {told}", peak(), cpu());
+        println!("{name:<18} {:>5} MiB {wall:>7.1} s {:>7.1} CPU s  {told}", cost::peak() >> 20, cost::cpu());
         return;
     }
     let (count, steps): (u64, &[(&str, &str)]) = match what {

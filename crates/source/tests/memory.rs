@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use repo::store::{Store, StoreOptions, open};
@@ -15,6 +14,9 @@ use repo::{
     Repository, WriterOptions,
 };
 use source::files::{BackupOptions, Parent, RestoreOptions, backup, restore};
+
+#[path = "../../repo/tests/common/cost.rs"]
+mod cost;
 
 const BUDGET: usize = 16 << 20;
 const SMALL: u64 = 20_000;
@@ -90,23 +92,12 @@ fn child() {
     let parts: Vec<&str> = asked.splitn(3, ' ').collect();
     let [name, count, folder] = parts.as_slice() else { panic!("{asked}") };
     step(Path::new(folder), name, count.parse().unwrap());
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    cost::tell();
 }
 
-/// The peak of a process that does only this, in bytes.
 fn peak(folder: &Path, name: &str, count: u64) -> u64 {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "child", "--nocapture"])
-        // Threads that share one heap: what is free in one is no noise in the peak of another.
-        .env("MALLOC_ARENA_MAX", "1")
-        .env("MEMORY_TEST_STEP", format!("{name} {count} {}", folder.display()))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{name}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    let asked = format!("{name} {count} {}", folder.display());
+    cost::peak_of(cost::step("child").env("MEMORY_TEST_STEP", asked))
 }
 
 #[test]

@@ -350,19 +350,17 @@ async fn commit(
     })?;
     let committed = blocking(move || -> Result<_, repo::Error> {
         let draft = account.write(&writer, collect(&selected), entries, parent.into_iter().collect())?;
-        let counts = writer.counts();
         let info = writer.commit(draft)?;
-        Ok((info, counts, account, selected.objects.len()))
+        Ok((info, account, selected.objects.len()))
     })
     .await?;
-    let (info, counts, account, objects) = committed.map_err(from_repo)?;
+    let (info, account, objects) = committed.map_err(from_repo)?;
     Ok(BackupReport {
         info,
         objects,
         meta: account.meta,
         certificate: account.certificate,
         volumes: account.volumes,
-        counts,
     })
 }
 

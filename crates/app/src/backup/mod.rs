@@ -168,8 +168,6 @@ pub struct BackupReport {
     pub volumes: Vec<VolumeRecord>,
     /// Objects stored.
     pub objects: usize,
-    /// What the repository wrote.
-    pub counts: repo::Counts,
 }
 
 /// Plans and does it.

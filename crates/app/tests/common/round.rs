@@ -11,55 +11,14 @@ use app::backup::{self, BackupOptions, Means};
 use app::object::{Object, ObjectKey};
 use app::point::Point;
 use app::restore::{Consent, Deadlines, Executor, Report, RestoreOptions, RestorePlan, plan};
-use app::rules::{ExecOutcome, Hands, HandsError, Target};
 use app::select::Selection;
-use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeRestored, Volumes};
-use async_trait::async_trait;
 use repo::store::mem::MemStore;
-use repo::{
-    Cancel, Env, InitOptions, Kdf, Outcome, Passphrase, Progress, Reader, ReaderOptions, Repository, Root,
-    Writer,
-};
+use repo::{Cancel, Env, InitOptions, Kdf, Passphrase, ReaderOptions, Repository};
 use serde_json::{Value, json};
 
-/// No command is run and no volume is reached: round trips are about objects.
-pub struct Nothing;
-
-#[async_trait]
-impl Hands for Nothing {
-    async fn exec(&self, _: &Target, _: &[String], timeout: Duration) -> Result<ExecOutcome, HandsError> {
-        Err(HandsError::Timeout(timeout))
-    }
-}
-
-impl Volumes for Nothing {
-    fn locate(&self, _: &Value, _: &Value, _: &[Value]) -> Result<Located, String> {
-        Err("round trips are about objects".into())
-    }
-
-    fn backup(
-        &self,
-        _: &Located,
-        _: &Writer,
-        _: Option<(&Reader, &Previous)>,
-        _: &Cancel,
-        _: &dyn Progress,
-    ) -> Result<Outcome<VolumeCopy>, VolumeError> {
-        Err(VolumeError::Unreachable("round trips are about objects".into()))
-    }
-
-    fn restore(
-        &self,
-        _: &Reader,
-        _: &Root,
-        _: &Located,
-        _: Existing,
-        _: &Cancel,
-        _: &dyn Progress,
-    ) -> Result<Outcome<VolumeRestored>, VolumeError> {
-        Err(VolumeError::Unreachable("round trips are about objects".into()))
-    }
-}
+#[path = "nothing.rs"]
+mod nothing;
+pub use nothing::Nothing;
 
 /// An empty repository in memory.
 pub fn repository() -> Repository {

@@ -13,11 +13,9 @@ use app::restore::{
     Action, Consent, Data, DataSource, Deadlines, Executor, Holder, NotApproved, Report, RestoreOptions,
     RestorePlan, plan,
 };
-use app::rules::{ExecOutcome, Hands, HandsError, Target};
 use app::select::Selection;
 use app::transform::{Mapping, Transform};
 use app::volumes::{Existing, Located, Previous, VolumeCopy, VolumeError, VolumeRestored, Volumes};
-use async_trait::async_trait;
 use repo::store::mem::MemStore;
 use repo::{
     Cancel, CommitInfo, EntryKind, Env, Finding, InitOptions, Kdf, Outcome, Passphrase, Progress, Reader,
@@ -25,6 +23,7 @@ use repo::{
 };
 use serde_json::{Value, json};
 
+use crate::nothing::Nothing;
 use crate::site::*;
 
 /// Disks in memory, by the path that a hostPath volume names.
@@ -109,15 +108,6 @@ impl Volumes for Disks {
     }
 }
 
-struct NoHands;
-
-#[async_trait]
-impl Hands for NoHands {
-    async fn exec(&self, _: &Target, _: &[String], timeout: Duration) -> Result<ExecOutcome, HandsError> {
-        Err(HandsError::Timeout(timeout))
-    }
-}
-
 /// The shop with data on its disk, and a point of it in a repository.
 struct Scene {
     holder: Option<Holder>,
@@ -154,7 +144,7 @@ impl Scene {
         let means = Means {
             repository: repository.clone(),
             volumes: disks.clone(),
-            hands: Arc::new(NoHands),
+            hands: Arc::new(Nothing),
             env,
             cancel: Cancel::new(),
             progress: Arc::new(()),

@@ -9,6 +9,8 @@ mod diff;
 mod drift;
 mod export;
 mod fidelity;
+#[path = "../common/nothing.rs"]
+mod nothing;
 mod paper;
 mod rehearse;
 mod restore;

@@ -110,7 +110,7 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
         true => print(ctx, &report, progress.elapsed()),
         false => ctx.out.value(&json!({
             "id": report.info.id.to_string(), "point": report.meta, "objects": report.objects,
-            "volumes": report.volumes, "certificate": report.certificate, "counts": report.counts,
+            "volumes": report.volumes, "certificate": report.certificate, "figures": report.info.summary.figures,
             "seconds": progress.elapsed().as_secs_f64(),
         }))?,
     }
@@ -228,13 +228,14 @@ fn print(ctx: &Context, report: &BackupReport, took: Duration) {
             reference.reason
         ));
     }
+    let figure = |name: &str| report.info.summary.figures.get(name).copied().unwrap_or(0);
     let data: u64 = report.volumes.iter().filter(|v| v.missing.is_none()).map(|v| v.bytes).sum();
     out.line(format!(
         "Backed up {}: {}, {} of data; {} added to the repository, in {}",
         report.meta.application,
         counted(report.objects as u64, "object", "objects"),
         bytes(data),
-        bytes(report.info.summary.figures.get("bytes_stored").copied().unwrap_or(report.counts.bytes_stored)),
+        bytes(figure("bytes_stored")),
         duration(took),
     ));
     outside(ctx, report);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::*;
 use crate::env::Env;
 use crate::object::{Capability, CommitDraft};
+use crate::store::Store;
+use crate::store::faulty::{Faults, Faulty};
 use crate::store::mem::MemStore;
 use crate::store::record::{Record, Verb};
-use crate::store::{Object, Put, Store};
 use crate::{InitOptions, Kdf, Passphrase, WriterOptions};
 
 const HOUR: i64 = 3_600_000_000_000;
@@ -110,44 +111,6 @@ fn a_hold_placed_between_plan_and_execution_wins() {
     assert_eq!(outcome.findings[0].code, "point-held");
 }
 
-/// A store in which somebody places a hold at the very moment a commit is deleted.
-#[derive(Debug)]
-struct Meanwhile<S> {
-    inner: S,
-    at: Mutex<Option<(String, bytes::Bytes)>>,
-}
-
-impl<S: Store> Store for Meanwhile<S> {
-    fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<Put, StoreError> {
-        self.inner.put(key, bytes)
-    }
-    fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
-        self.inner.get(key)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<bytes::Bytes, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-    fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.inner.size(key)
-    }
-    fn list(
-        &self,
-        prefix: &str,
-        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.inner.list(prefix, each)
-    }
-    fn delete(&self, key: &str) -> Result<(), StoreError> {
-        if let Some((name, bytes)) = self.at.lock().unwrap().take() {
-            self.inner.put(&name, bytes)?;
-        }
-        self.inner.delete(key)
-    }
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-}
-
 #[test]
 fn a_hold_placed_while_its_point_is_deleted_brings_the_point_back_byte_for_byte() {
     let (store, repo, env) = fresh();
@@ -158,8 +121,16 @@ fn a_hold_placed_while_its_point_is_deleted_brings_the_point_back_byte_for_byte(
     let key = hold.id.key(&a[0]);
     let bytes = store.get(&key).unwrap();
     store.delete(&key).unwrap();
-    let racing = Arc::new(Meanwhile { inner: store.clone(), at: Mutex::new(Some((key, bytes))) });
-    let repo = Repository::open(racing, &Passphrase::new("x"), &env).unwrap();
+    // Placed again at the very moment the commit is deleted.
+    let (behind, hold) = (store.clone(), Mutex::new(Some((key, bytes))));
+    let racing = Record::new(store.clone()).before(move |verb, _| {
+        if verb == Verb::Delete
+            && let Some((key, bytes)) = hold.lock().unwrap().take()
+        {
+            behind.put(&key, bytes).unwrap();
+        }
+    });
+    let repo = Repository::open(Arc::new(racing), &Passphrase::new("x"), &env).unwrap();
     let outcome = execute(&repo, plan);
     assert_eq!((outcome.done.deleted, outcome.done.left), (vec![], vec![a[0]]));
     assert_eq!(store.get(&a[0].key()).unwrap(), before);
@@ -248,38 +219,10 @@ fn a_list_key_plans_and_a_put_key_does_not() {
 
 #[test]
 fn a_store_that_refuses_to_delete_is_told_by_point_and_not_asked_for_ever() {
-    #[derive(Debug)]
-    struct NoDelete(Arc<Record<MemStore>>);
-    impl Store for NoDelete {
-        fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<Put, StoreError> {
-            self.0.put(key, bytes)
-        }
-        fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
-            self.0.get(key)
-        }
-        fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<bytes::Bytes, StoreError> {
-            self.0.get_range(key, offset, len)
-        }
-        fn size(&self, key: &str) -> Result<u64, StoreError> {
-            self.0.size(key)
-        }
-        fn list(
-            &self,
-            prefix: &str,
-            each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-        ) -> Result<(), StoreError> {
-            self.0.list(prefix, each)
-        }
-        fn delete(&self, key: &str) -> Result<(), StoreError> {
-            Err(StoreError::Denied { key: key.into(), url: self.url(), reason: "locked".into() })
-        }
-        fn url(&self) -> String {
-            self.0.url()
-        }
-    }
     let (store, repo, env) = fresh();
     let a = points_of(&repo, &env, "/a", &".".repeat(60));
-    let worm = Repository::open(Arc::new(NoDelete(store)), &Passphrase::new("x"), &env).unwrap();
+    let faults = Faults { denied: [Verb::Delete].into(), ..Faults::default() };
+    let worm = Repository::open(Arc::new(Faulty::new(store, faults)), &Passphrase::new("x"), &env).unwrap();
     let outcome = execute(&worm, by_policy(&worm, &last(1)));
     assert_eq!((outcome.done.deleted.len(), outcome.done.left.len()), (0, 59));
     assert!(
@@ -287,7 +230,7 @@ fn a_store_that_refuses_to_delete_is_told_by_point_and_not_asked_for_ever() {
         "{}",
         outcome.findings.len()
     );
-    assert!(outcome.findings[0].message.contains("locked"));
+    assert!(outcome.findings[0].message.contains("on purpose"));
     assert_eq!(there(&repo).len(), a.len());
 }
 

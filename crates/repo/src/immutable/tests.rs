@@ -157,24 +157,14 @@ fn child() {
     if std::env::var("LOCKS_DO").unwrap() == "cover" {
         cover_all(&site, &repo);
     }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+    crate::cost::tell();
 }
 
 /// What extending the locks of so many packs adds to the peak of a process, in bytes.
 fn peak_of_locks(count: u64) -> u64 {
     let [before, with] = ["nothing", "cover"].map(|what| {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "immutable::tests::child", "--nocapture"])
-            .env("MALLOC_ARENA_MAX", "1")
-            .env("LOCKS_OF", count.to_string())
-            .env("LOCKS_DO", what)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        let line = said.lines().find_map(|line| line.split_once("VmHWM:")).unwrap().1;
-        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+        let mut step = crate::cost::step("immutable::tests::child");
+        crate::cost::peak_of(step.env("LOCKS_OF", count.to_string()).env("LOCKS_DO", what))
     });
     println!("{count} packs: {} KiB, and {} KiB with their locks extended", before >> 10, with >> 10);
     with.saturating_sub(before)

@@ -1,6 +1,9 @@
-//! A wrapper that writes down every call: a claim about cost becomes a test.
+//! A wrapper that writes down every call: a claim about cost becomes a test. And lets something happen right before
+//! one: so does a claim about the wrong moment.
 //!
 //! `assert_eq!(store.calls(Verb::Get), ["index/…"], "an unchanged volume reads one segment")`.
+
+use std::fmt::{Debug, Formatter};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,17 +56,34 @@ pub struct Call {
     pub ok: bool,
 }
 
+type Happens = dyn Fn(Verb, &str) + Send + Sync;
+
+/// What happens right before a call: waiting, or somebody else's calls.
+struct Before(Box<Happens>);
+
+impl Debug for Before {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Before")
+    }
+}
+
 /// A store whose calls are written down.
 #[derive(Debug)]
 pub struct Record<S> {
     inner: S,
     log: Mutex<Vec<Call>>,
+    before: Option<Before>,
 }
 
 impl<S: Store> Record<S> {
     /// Records the calls to `inner`.
     pub fn new(inner: S) -> Record<S> {
-        Record { inner, log: Mutex::default() }
+        Record { inner, log: Mutex::default(), before: None }
+    }
+
+    /// With something that happens right before each call, given its verb and its key (of a list, its prefix).
+    pub fn before(self, happens: impl Fn(Verb, &str) + Send + Sync + 'static) -> Record<S> {
+        Record { before: Some(Before(Box::new(happens))), ..self }
     }
 
     /// The store inside, for what should not be recorded.
@@ -100,6 +120,12 @@ impl<S: Store> Record<S> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn begin(&self, verb: Verb, key: &str) {
+        if let Some(Before(happens)) = &self.before {
+            happens(verb, key);
+        }
+    }
+
     fn note<T>(&self, verb: Verb, key: &str, result: &Result<T, StoreError>, amount: impl Fn(&T) -> u64) {
         let amount = result.as_ref().map_or(0, amount);
         self.lock().push(Call { verb, key: key.to_owned(), amount, ok: result.is_ok() });
@@ -108,6 +134,7 @@ impl<S: Store> Record<S> {
 
 impl<S: Store> Store for Record<S> {
     fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
+        self.begin(Verb::Put, key);
         let len = bytes.len() as u64;
         let result = self.inner.put(key, bytes);
         self.note(Verb::Put, key, &result, |_| len);
@@ -115,18 +142,21 @@ impl<S: Store> Store for Record<S> {
     }
 
     fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.begin(Verb::Get, key);
         let result = self.inner.get(key);
         self.note(Verb::Get, key, &result, |bytes| bytes.len() as u64);
         result
     }
 
     fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.begin(Verb::GetRange, key);
         let result = self.inner.get_range(key, offset, len);
         self.note(Verb::GetRange, key, &result, |bytes| bytes.len() as u64);
         result
     }
 
     fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.begin(Verb::Size, key);
         let result = self.inner.size(key);
         self.note(Verb::Size, key, &result, |_| 0);
         result
@@ -137,6 +167,7 @@ impl<S: Store> Store for Record<S> {
         prefix: &str,
         each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        self.begin(Verb::List, prefix);
         let mut listed = 0;
         let result = self.inner.list(prefix, &mut |object| {
             listed += 1;
@@ -147,6 +178,7 @@ impl<S: Store> Store for Record<S> {
     }
 
     fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.begin(Verb::Delete, key);
         let result = self.inner.delete(key);
         self.note(Verb::Delete, key, &result, |()| 0);
         result
@@ -177,6 +209,7 @@ impl<S: Store> Vault for Record<S> {
     }
 
     fn put_locked(&self, key: &str, bytes: Bytes, lock: &Lock) -> Result<Put, StoreError> {
+        self.begin(Verb::Put, key);
         let len = bytes.len() as u64;
         let result = self.vault_of(key)?.put_locked(key, bytes, lock);
         self.note(Verb::Put, key, &result, |_| len);
@@ -184,12 +217,14 @@ impl<S: Store> Vault for Record<S> {
     }
 
     fn lock_of(&self, key: &str) -> Result<Option<Lock>, StoreError> {
+        self.begin(Verb::LockOf, key);
         let result = self.vault_of(key)?.lock_of(key);
         self.note(Verb::LockOf, key, &result, |_| 0);
         result
     }
 
     fn set_lock(&self, key: &str, lock: &Lock) -> Result<(), StoreError> {
+        self.begin(Verb::SetLock, key);
         let result = self.vault_of(key)?.set_lock(key, lock);
         self.note(Verb::SetLock, key, &result, |()| 0);
         result
@@ -200,6 +235,7 @@ impl<S: Store> Vault for Record<S> {
         prefix: &str,
         each: &mut dyn FnMut(Version) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        self.begin(Verb::Versions, prefix);
         let mut listed = 0;
         let result = self.vault_of(prefix)?.versions(prefix, &mut |version| {
             listed += 1;
@@ -210,18 +246,21 @@ impl<S: Store> Vault for Record<S> {
     }
 
     fn get_version(&self, key: &str, id: &str) -> Result<Bytes, StoreError> {
+        self.begin(Verb::GetVersion, key);
         let result = self.vault_of(key)?.get_version(key, id);
         self.note(Verb::GetVersion, key, &result, |bytes| bytes.len() as u64);
         result
     }
 
     fn delete_version(&self, key: &str, id: &str) -> Result<(), StoreError> {
+        self.begin(Verb::DeleteVersion, key);
         let result = self.vault_of(key)?.delete_version(key, id);
         self.note(Verb::DeleteVersion, key, &result, |()| 0);
         result
     }
 
     fn put_over(&self, key: &str, bytes: Bytes, lock: Option<&Lock>) -> Result<(), StoreError> {
+        self.begin(Verb::PutOver, key);
         let len = bytes.len() as u64;
         let result = self.vault_of(key)?.put_over(key, bytes, lock);
         self.note(Verb::PutOver, key, &result, |()| len);
@@ -229,6 +268,7 @@ impl<S: Store> Vault for Record<S> {
     }
 
     fn hide(&self, key: &str) -> Result<(), StoreError> {
+        self.begin(Verb::Delete, key);
         let result = self.vault_of(key)?.hide(key);
         self.note(Verb::Delete, key, &result, |()| 0);
         result
@@ -261,6 +301,19 @@ mod tests {
         );
         store.clear();
         assert!(store.log().is_empty());
+    }
+
+    #[test]
+    fn what_happens_before_a_call_is_there_for_it() {
+        let bucket = MemStore::new();
+        let other = bucket.clone();
+        let store = Record::new(bucket).before(move |verb, key| {
+            if (verb, key) == (Verb::Get, "a/1") {
+                other.put(key, Bytes::from_static(b"in time")).unwrap();
+            }
+        });
+        assert_eq!(store.get("a/1").unwrap(), "in time");
+        assert_eq!(store.log().len(), 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Advice, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::direct::{BLOCK, takes_blocks};
+use super::direct::{BLOCK, read_blocks, takes_blocks};
 use super::read::read_at;
 
 /// Below this a file is not worth it.
@@ -60,33 +60,13 @@ impl<'f> Cold<'f> {
             self.set(false);
         }
         if self.direct {
-            if let Some(got) = self.read_direct(buffer, offset) {
+            if let Some(got) = read_blocks(self.fd, buffer, offset) {
                 return Ok(got);
             }
             self.set(false);
             self.able = false;
         }
         read_at(self.fd, buffer, offset)
-    }
-
-    /// `None`: it does not work.
-    fn read_direct(&self, buffer: &mut [u8], offset: u64) -> Option<usize> {
-        let mut got = 0;
-        while got < buffer.len() {
-            match rustix::io::pread(self.fd, &mut buffer[got..], offset + got as u64) {
-                Ok(0) => break,
-                Ok(more) => {
-                    got += more;
-                    // Only the end of the file is not a whole block.
-                    if !got.is_multiple_of(BLOCK) {
-                        break;
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => return None,
-            }
-        }
-        Some(got)
     }
 
     /// Whether what lies here is not in the cache. Some kernels begin to read a page that they are asked for, and a quick

@@ -96,25 +96,31 @@ impl Direct {
         true
     }
 
-    /// Reads whole blocks into memory that lies aligned; returns how many bytes there were. `None` if that does not
-    /// work, and the ordinary way has to tell why.
+    /// Reads as [`read_blocks`] does.
     pub fn read(&self, into: &mut [u8], at: u64) -> Option<usize> {
-        let mut got = 0;
-        while got < into.len() {
-            match rustix::io::pread(&self.fd, &mut into[got..], at + got as u64) {
-                Ok(0) => break,
-                Ok(more) => {
-                    got += more;
-                    if !got.is_multiple_of(BLOCK) {
-                        break;
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => return None,
-            }
-        }
-        Some(got)
+        read_blocks(&self.fd, into, at)
     }
+}
+
+/// Reads whole blocks from a file opened for direct transfers into memory that lies aligned; returns how many bytes
+/// there were. `None` if that does not work, and the ordinary way has to tell why.
+pub(super) fn read_blocks(file: &OwnedFd, into: &mut [u8], at: u64) -> Option<usize> {
+    let mut got = 0;
+    while got < into.len() {
+        match rustix::io::pread(file, &mut into[got..], at + got as u64) {
+            Ok(0) => break,
+            Ok(more) => {
+                got += more;
+                // Only the end of the file is not a whole block.
+                if !got.is_multiple_of(BLOCK) {
+                    break;
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(got)
 }
 
 /// Whether the file system says that it takes direct transfers of our blocks.

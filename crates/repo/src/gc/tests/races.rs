@@ -4,87 +4,40 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use super::*;
 use crate::delete::{Fate, delete_one};
 use crate::lease::Sabotage;
-use crate::store::{Object, Put};
+use crate::store::record::{Record, Verb};
 
 /// What happens right before a call, the first of its kind after the one before it in the list.
 struct Moment {
-    verb: &'static str,
+    verb: Verb,
     prefix: &'static str,
     event: Box<dyn FnOnce() + Send>,
 }
 
-fn before(verb: &'static str, prefix: &'static str, event: impl FnOnce() + Send + 'static) -> Moment {
+fn before(verb: Verb, prefix: &'static str, event: impl FnOnce() + Send + 'static) -> Moment {
     Moment { verb, prefix, event: Box::new(event) }
 }
 
-/// A store at which things happen at given moments.
-struct Timed {
-    inner: MemStore,
-    moments: Mutex<VecDeque<Moment>>,
-}
-
-impl std::fmt::Debug for Timed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Timed, {} moments to come", self.moments.lock().unwrap().len())
-    }
-}
-
-impl Timed {
-    fn at(&self, verb: &str, key: &str) {
-        let due = {
-            let mut moments = self.moments.lock().unwrap();
-            let due = moments.front().is_some_and(|next| next.verb == verb && key.starts_with(next.prefix));
-            if due { moments.pop_front() } else { None }
-        };
-        if let Some(moment) = due {
-            (moment.event)();
-        }
-    }
-}
-
-impl Store for Timed {
-    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-        self.at("put", key);
-        self.inner.put(key, bytes)
-    }
-    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.at("get", key);
-        self.inner.get(key)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-    fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.inner.size(key)
-    }
-    fn list(
-        &self,
-        prefix: &str,
-        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.at("list", prefix);
-        self.inner.list(prefix, each)
-    }
-    fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.at("delete", key);
-        self.inner.delete(key)
-    }
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-}
+/// What is still to happen.
+type Moments = Arc<Mutex<VecDeque<Moment>>>;
 
 impl World {
     /// The repository of somebody to whom things happen.
-    fn timed(&self, moments: impl Into<VecDeque<Moment>>) -> (Repository, Arc<Timed>) {
-        let timed = Timed { inner: self.store.clone(), moments: Mutex::new(moments.into()) };
-        let timed = Arc::new(timed);
-        (self.repo.elsewhere(timed.clone(), &self.env).unwrap(), timed)
+    fn timed(&self, moments: impl Into<VecDeque<Moment>>) -> (Repository, Moments) {
+        let moments: Moments = Arc::new(Mutex::new(moments.into()));
+        let due = moments.clone();
+        let store = Record::new(self.store.clone()).before(move |verb, key| {
+            let mut due = due.lock().unwrap();
+            let now = due.front().is_some_and(|next| next.verb == verb && key.starts_with(next.prefix));
+            let moment = if now { due.pop_front() } else { None };
+            drop(due);
+            if let Some(moment) = moment {
+                (moment.event)();
+            }
+        });
+        (self.repo.elsewhere(Arc::new(store), &self.env).unwrap(), moments)
     }
 
     /// Whether this point can be read.
@@ -125,17 +78,17 @@ fn r3_a_point_that_is_held_while_it_is_deleted_keeps_what_it_needs() {
             other => (Sabotage::None, other),
         };
         // The collection has looked for holds, and goes on to what it deletes; or it stops before.
-        let (collector, _) = world.timed([before("put", "index/", hold.clone())]);
+        let (collector, _) = world.timed([before(Verb::Put, "index/", hold.clone())]);
         let (deleter, told) = world.timed([
-            before("delete", "commits/", || {}),
-            before("list", "holds/", move || {
+            before(Verb::Delete, "commits/", || {}),
+            before(Verb::List, "holds/", move || {
                 run(&collector, all_at_once(of_collector));
                 hold();
             }),
         ]);
         let fate = delete_one(&deleter, &point.id, of_deleter).unwrap();
         assert!(matches!(fate, Fate::Held(_) | Fate::Doubtful(_)), "{fate:?}");
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         assert!(world.store.get(&point.id.key()).is_ok(), "it is back, and whoever held it is told so");
         assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
         if sabotage == Sabotage::None {
@@ -162,16 +115,16 @@ fn r3_a_held_point_that_came_back_unseen_keeps_what_it_needs() {
         let id = point.id;
         world.delete(&point);
         let (collector, told) = world.timed([
-            before("put", "gc/verdict-", || {}),
-            before("list", "commits/", || {}),
+            before(Verb::Put, "gc/verdict-", || {}),
+            before(Verb::List, "commits/", || {}),
             // Listed after the commits.
-            before("list", "gc/", move || {
+            before(Verb::List, "gc/", move || {
                 store.put(&key, bytes).unwrap();
                 repo.add_hold(&id, "an audit", "me", None).unwrap();
             }),
         ]);
         run(&collector, all_at_once(sabotage));
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
     }
 }
@@ -187,17 +140,17 @@ fn r3_a_point_that_was_away_when_it_was_to_be_read_keeps_what_it_needs() {
     let (here, there) = (world.store.clone(), world.store.clone());
     // Whichever of the two is read first.
     let (collector, told) = world.timed([
-        before("get", "commits/", {
+        before(Verb::Get, "commits/", {
             let key = key.clone();
             move || here.delete(&key).unwrap()
         }),
-        before("put", "gc/verdict-", move || {
+        before(Verb::Put, "gc/verdict-", move || {
             there.put(&key, bytes).unwrap();
             repo.add_hold(&id, "an audit", "me", None).unwrap();
         }),
     ]);
     run(&collector, all_at_once(Sabotage::None));
-    assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+    assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
     world.gc(options(0));
     world.gc(options(0));
     world.whole(&[(&point, &a), (&other, &b)]);
@@ -234,7 +187,7 @@ fn r3_a_verdict_whose_number_came_again_is_seen() {
         assert_eq!(world.gc(options(0)).packs_deleted, 2);
         assert_eq!(world.count("gc/verdict-"), 1, "the closing one");
         let (store, env, other) = (world.store.clone(), world.env.clone(), world.repo.clone());
-        let (repo, told) = world.timed([before("put", "commits/", move || {
+        let (repo, told) = world.timed([before(Verb::Put, "commits/", move || {
             store.delete(&first.id.key()).unwrap();
             let verdicts = list_all(&store, "gc/verdict-").unwrap();
             store.delete(&verdicts[0].key).unwrap();
@@ -248,7 +201,7 @@ fn r3_a_verdict_whose_number_came_again_is_seen() {
             .unwrap();
         let entry = world.add(&writer, &a);
         let committed = world.finish(writer, entry);
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         match (sabotage, committed) {
             (Sabotage::None, Err(Error::Collected { .. } | Error::Missing { .. })) => {
                 assert!(world.repo.commits().unwrap().done.is_empty(), "it does not count");
@@ -275,7 +228,7 @@ fn r3_verdicts_of_which_nothing_is_left_are_looked_for_in_what_they_struck() {
         let (a, c) = (noise(1, 50_000), noise(3, 50_000));
         let first = world.commit(&a);
         let (store, env, other) = (world.store.clone(), world.env.clone(), world.repo.clone());
-        let (repo, told) = world.timed([before("put", "commits/", move || {
+        let (repo, told) = world.timed([before(Verb::Put, "commits/", move || {
             store.delete(&first.id.key()).unwrap();
             env.advance(2 * HOUR);
             assert_eq!(run(&other, options(0)).packs_deleted, 2);
@@ -290,7 +243,7 @@ fn r3_verdicts_of_which_nothing_is_left_are_looked_for_in_what_they_struck() {
         let writer = repo.writer(options).unwrap();
         let entry = world.add(&writer, &a);
         let committed = world.finish(writer, entry);
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         match (sabotage, committed) {
             (Sabotage::None, Err(Error::Missing { .. })) => {
                 assert!(world.repo.commits().unwrap().done.is_empty(), "it does not count");
@@ -315,9 +268,9 @@ fn r3_a_verdict_that_came_after_commits_were_listed_is_not_deleted_by() {
         world.delete(&refuse);
         let point = Arc::new(Mutex::new(None));
         let (sleeper, told) = world.timed([
-            before("put", "gc/verdict-", || {}),
-            before("list", "commits/", || {}),
-            before("list", "gc/", {
+            before(Verb::Put, "gc/verdict-", || {}),
+            before(Verb::List, "commits/", || {}),
+            before(Verb::List, "gc/", {
                 let (world, point, a) = (world.clone(), point.clone(), a.clone());
                 move || {
                     // Packs that nobody needs, and that are not marked.
@@ -338,7 +291,7 @@ fn r3_a_verdict_that_came_after_commits_were_listed_is_not_deleted_by() {
             }),
         ]);
         run(&sleeper, all_at_once(sabotage));
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         let point = point.lock().unwrap().take().unwrap();
         assert_eq!(world.is_lost(&point.id, &a), sabotage != Sabotage::None, "{sabotage:?}");
         if sabotage == Sabotage::None {
@@ -410,18 +363,18 @@ fn too_low(world: World, shared: Vec<u8>, sabotage: Sabotage) -> Option<(World, 
 
     let (second, third, store) = (world.repo.clone(), world.repo.clone(), world.store.clone());
     let (first, told) = world.timed([
-        before("put", "gc/verdict-", move || {
+        before(Verb::Put, "gc/verdict-", move || {
             // Only the old mark is ripe to this one; it uses the number, and closes it.
             assert_eq!(run(&second, GcOptions { repack_percent: 0, ..options(1) }).packs_deleted, 2);
         }),
-        before("delete", "index/", move || {
+        before(Verb::Delete, "index/", move || {
             // The first one is about to delete P, because what it shares with Q lies in Q, which is needed for more.
             store.delete(&passing.id.key()).unwrap();
             run(&third, all_at_once(Sabotage::None));
         }),
     ]);
     run(&first, all_at_once(sabotage));
-    assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+    assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
     Some((world, (point, shared)))
 }
 
