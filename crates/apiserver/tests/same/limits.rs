@@ -68,7 +68,7 @@ pub fn admission() -> Vec<Step> {
                 "persistentvolumeclaims": "1", "requests.storage": "5Gi", "services.nodeports": "1", "count/deployments.apps": "20"}})),
         )
         .own_words(),
-        get("counted", &inside("resourcequotas/q")),
+        get("counted", &inside("resourcequotas/q")).counted(),
         post("one more pod", PODS, pod("four", with(json!({"limits": {"cpu": "100m", "memory": "100Mi"}})))),
         post("one pod too many", PODS, pod("five", with(json!({"limits": {"cpu": "100m", "memory": "100Mi"}})))),
         post("one claim too many", &inside("persistentvolumeclaims"), claim("second", "2Gi")),
@@ -93,18 +93,19 @@ pub fn admission() -> Vec<Step> {
             &inside("configmaps"),
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "three"}}),
         ),
-        get("counted again", &inside("resourcequotas/q")),
+        get("counted again", &inside("resourcequotas/q")).counted(),
         patch("a larger quota", &inside("resourcequotas/q"), MERGE, json!({"spec": {"hard": {"pods": "9"}}}))
             .own_words(),
-        get("larger", &inside("resourcequotas/q")),
-        post("now it fits", PODS, pod("five", with(json!({"limits": {"cpu": "100m", "memory": "100Mi"}})))),
+        get("larger", &inside("resourcequotas/q")).counted(),
+        post("now it fits", PODS, pod("five", with(json!({"limits": {"cpu": "100m", "memory": "100Mi"}}))))
+            .patient(),
         post(
             "quota for the short-lived",
             &inside("resourcequotas"),
             quota("short", json!({"hard": {"pods": "0"}, "scopes": ["Terminating"]})),
         )
         .own_words(),
-        get("counts none", &inside("resourcequotas/short")),
+        get("counts none", &inside("resourcequotas/short")).counted(),
         post(
             "short-lived pod",
             PODS,

@@ -38,7 +38,7 @@ fn step(
         relative if !relative.starts_with('/') => format!("/api/v1/namespaces/same/{relative}"),
         absolute => absolute.to_string(),
     };
-    Step { name, method, path, content_type, body, own_words: false, known: None, patient: false }
+    Step { name, method, path, content_type, body, own_words: false, known: None, patient: false, nudge: &[] }
 }
 
 pub fn get(name: &'static str, path: &str) -> Step {
