@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::cel::{self, Expr, Val};
+use crate::cel::{self, Expr, Type, Val};
 use crate::status::Cause;
 
 /// The compiled expressions of a schema, by their text.
 pub type Compiled = Arc<BTreeMap<String, Expr>>;
 
 const VARIABLES: &[&str] = &["self", "oldSelf"];
+
+/// Steps that all rules about one object may take together: ten times what one expression may.
+const STEPS_MAX: u64 = 20_000_000;
 
 fn rules(schema: &Value) -> impl Iterator<Item = &Value> {
     schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten()
@@ -52,40 +55,20 @@ pub fn compile(schema: &Value) -> Compiled {
     Arc::new(compiled)
 }
 
-/// A field of the object that its schema does not have. Types are not checked before a rule runs; this is what people mistype,
-/// and what no object could ever pass.
-fn undefined_field(expr: &Expr, schema: &Value, is_root: bool) -> Option<String> {
-    let mut found = None;
-    cel::visit(expr, &mut |part| {
-        if let Expr::Select { of, field, .. } | Expr::Has { of, field } = part
-            && let Some(within) = schema_of(of, schema)
-            && within.get("properties").is_some()
-            && !has_field(within, field, is_root && matches!(&**of, Expr::Name(_)))
-        {
-            found.get_or_insert_with(|| format!("undefined field '{field}'"));
-        }
-    });
-    found
-}
-
-/// The schema of what `self.a.b` leads to; none if that is not known.
-fn schema_of<'s>(expr: &Expr, schema: &'s Value) -> Option<&'s Value> {
-    match expr {
-        Expr::Name(name) if name == "self" => Some(schema),
-        Expr::Select { of, field, .. } => schema_of(of, schema)?.get("properties")?.get(cel::unescape(field)),
-        _ => None,
+/// Whether one expression of a rule can be compiled, with the types its schema tells, and answers with what it must.
+fn compiled(schema: &Value, rule: &Value, key: &str, is_root: bool) -> Result<(), String> {
+    let error = |why: String| format!("ERROR: {why}");
+    let expr = cel::compile(text(rule, key), VARIABLES).map_err(error)?;
+    let own = Type::of(schema, is_root);
+    let is_optional = rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
+    let old = if is_optional { own.clone().optional() } else { own.clone() };
+    let answers = cel::check(&expr, &[("self", own), ("oldSelf", old)]).map_err(error)?;
+    let (wanted, word) =
+        if key == "rule" { ("bool", "cel expression") } else { ("string", "messageExpression") };
+    match answers.may_be(&Type::Plain(wanted)) {
+        true => Ok(()),
+        false => Err(format!("{word} must evaluate to a {wanted}")),
     }
-}
-
-fn has_field(schema: &Value, field: &str, is_root: bool) -> bool {
-    let field = cel::unescape(field);
-    let is = |key: &str| schema.get(key).and_then(Value::as_bool).unwrap_or(false);
-    // Every object has these, whether its schema says so or not.
-    let is_own = is_root || is("x-kubernetes-embedded-resource");
-    schema.get("properties").and_then(|known| known.get(&field)).is_some()
-        || schema.get("additionalProperties").is_some_and(|more| *more != json!(false))
-        || is("x-kubernetes-preserve-unknown-fields")
-        || is_own && matches!(field.as_str(), "apiVersion" | "kind" | "metadata")
 }
 
 /// What is wrong with the rules and patterns of a definition's schema.
@@ -102,14 +85,12 @@ pub fn check_definition(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
                 if expression.trim().is_empty() {
                     continue;
                 }
-                let checked = cel::compile(expression, VARIABLES)
-                    .and_then(|expr| undefined_field(&expr, schema, path == root).map_or(Ok(()), Err));
-                if let Err(why) = checked {
+                if let Err(why) = compiled(schema, rule, key, path == root) {
                     let shown = if key == "rule" { rule.clone() } else { json!(expression) };
                     causes.push(Cause::invalid(
                         format!("{here}.{key}"),
                         &shown,
-                        format!("compilation failed: ERROR: {why}"),
+                        format!("compilation failed: {why}"),
                     ));
                 }
             }
@@ -133,30 +114,102 @@ pub fn validate(
     path: &str,
     causes: &mut Vec<Cause>,
 ) {
-    for rule in rules(schema) {
-        ask(compiled, schema, rule, old, new, path, causes);
-    }
-    match new {
-        Value::Object(map) => {
-            for (key, inner) in map {
-                let below = schema.get("properties").and_then(|p| p.get(key));
-                let below = below.or_else(|| schema.get("additionalProperties").filter(|s| s.is_object()));
-                let Some(below) = below else { continue };
-                let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                validate(compiled, below, old.and_then(|o| o.get(key)), inner, &here, causes);
+    Judge { compiled, left: STEPS_MAX, causes }.object(schema, old, new, path);
+}
+
+/// Asks rule after rule, as long as there are steps left.
+struct Judge<'c> {
+    compiled: &'c Compiled,
+    left: u64,
+    causes: &'c mut Vec<Cause>,
+}
+
+impl Judge<'_> {
+    fn object(&mut self, schema: &Value, old: Option<&Value>, new: &Value, path: &str) {
+        for rule in rules(schema) {
+            if self.left == 0 {
+                return;
+            }
+            self.ask(schema, rule, old, new, path);
+            if self.left == 0 {
+                let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+                self.causes.push(Cause::invalid(field_of(path), &json!(text(schema, "type")), why));
             }
         }
-        Value::Array(items) => {
-            let Some(below) = schema.get("items") else { return };
-            let olds = old.and_then(Value::as_array);
-            for (at, item) in items.iter().enumerate() {
-                // Only a list by keys says which of its elements is the same as before.
-                let before = correlated(schema, olds, item);
-                validate(compiled, below, before, item, &format!("{path}[{at}]"), causes);
+        match new {
+            Value::Object(map) => {
+                for (key, inner) in map {
+                    let below = schema.get("properties").and_then(|p| p.get(key));
+                    let below =
+                        below.or_else(|| schema.get("additionalProperties").filter(|s| s.is_object()));
+                    let Some(below) = below else { continue };
+                    let here = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    self.object(below, old.and_then(|o| o.get(key)), inner, &here);
+                }
             }
+            Value::Array(items) => {
+                let Some(below) = schema.get("items") else { return };
+                let olds = old.and_then(Value::as_array);
+                for (at, item) in items.iter().enumerate() {
+                    // Only a list by keys says which of its elements is the same as before.
+                    let before = correlated(schema, olds, item);
+                    self.object(below, before, item, &format!("{path}[{at}]"));
+                }
+            }
+            _ => {}
         }
-        _ => {}
     }
+
+    fn ask(&mut self, schema: &Value, rule: &Value, old: Option<&Value>, new: &Value, path: &str) {
+        let expression = text(rule, "rule");
+        let Some(expr) = self.compiled.get(expression) else { return };
+        let looks_back = cel::mentions(expr, "oldSelf");
+        let optional = rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
+        let mut variables = vec![("self", Val::json(new, Some(schema)))];
+        match (looks_back, old, optional) {
+            // What did not change is not judged again: a rule may be younger than the object.
+            (false, Some(old), _) if old == new => return,
+            (false, ..) => {}
+            (true, None, false) => return,
+            (true, old, true) => {
+                let old = old.map(|old| std::rc::Rc::new(Val::json(old, Some(schema))));
+                variables.push(("oldSelf", Val::Optional(old)));
+            }
+            (true, Some(old), false) => variables.push(("oldSelf", Val::json(old, Some(schema)))),
+        }
+        let why = match cel::evaluate_within(expr, &variables, &mut self.left) {
+            Ok(value) if value.as_bool() == Some(true) => return,
+            Ok(value) if value.as_bool() == Some(false) => {
+                let own = self.compiled.get(text(rule, "messageExpression"));
+                let own = own.and_then(|expr| cel::evaluate(expr, &variables).ok());
+                let own = own.as_ref().and_then(Val::as_text).map(str::to_string);
+                own.filter(|own| !own.trim().is_empty()).unwrap_or_else(|| match text(rule, "message") {
+                    "" => format!("failed rule: {}", expression.trim()),
+                    message => message.to_string(),
+                })
+            }
+            Ok(_) => "the rule does not answer with true or false".to_string(),
+            // A real server names the rule by its message, if it has one.
+            Err(why) => {
+                let named = [text(rule, "message"), expression].into_iter().find(|name| !name.is_empty());
+                format!("{why} evaluating rule: {}", named.unwrap_or("").trim())
+            }
+        };
+        let field = field_of(&format!("{path}{}", text(rule, "fieldPath")));
+        let shown = json!(text(schema, "type"));
+        self.causes.push(match text(rule, "reason") {
+            "FieldValueForbidden" => Cause::forbidden(field, &why),
+            "FieldValueRequired" => Cause::required(field, &why),
+            "FieldValueDuplicate" => Cause::duplicate(field, &shown),
+            _ => Cause::invalid(field, &shown, why),
+        });
+    }
+}
+
+/// A field as causes tell it.
+fn field_of(path: &str) -> String {
+    let field = path.trim_start_matches('.');
+    if field.is_empty() { "<nil>".to_string() } else { field.to_string() }
 }
 
 fn correlated<'a>(schema: &Value, olds: Option<&'a Vec<Value>>, item: &Value) -> Option<&'a Value> {
@@ -171,61 +224,6 @@ fn correlated<'a>(schema: &Value, olds: Option<&'a Vec<Value>>, item: &Value) ->
         .filter_map(Value::as_str)
         .collect();
     olds?.iter().find(|old| keys.iter().all(|key| old.get(key) == item.get(key)))
-}
-
-fn ask(
-    compiled: &Compiled,
-    schema: &Value,
-    rule: &Value,
-    old: Option<&Value>,
-    new: &Value,
-    path: &str,
-    causes: &mut Vec<Cause>,
-) {
-    let expression = text(rule, "rule");
-    let Some(expr) = compiled.get(expression) else { return };
-    let looks_back = cel::mentions(expr, "oldSelf");
-    let optional = rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or(false);
-    let mut variables = vec![("self", Val::json(new, Some(schema)))];
-    match (looks_back, old, optional) {
-        // What did not change is not judged again: a rule may be younger than the object.
-        (false, Some(old), _) if old == new => return,
-        (false, ..) => {}
-        (true, None, false) => return,
-        (true, old, true) => {
-            let old = old.map(|old| std::rc::Rc::new(Val::json(old, Some(schema))));
-            variables.push(("oldSelf", Val::Optional(old)));
-        }
-        (true, Some(old), false) => variables.push(("oldSelf", Val::json(old, Some(schema)))),
-    }
-    let why = match cel::evaluate(expr, &variables) {
-        Ok(value) if value.as_bool() == Some(true) => return,
-        Ok(value) if value.as_bool() == Some(false) => {
-            let own = compiled.get(text(rule, "messageExpression"));
-            let own = own.and_then(|expr| cel::evaluate(expr, &variables).ok());
-            let own = own.as_ref().and_then(Val::as_text).map(str::to_string);
-            own.filter(|own| !own.trim().is_empty()).unwrap_or_else(|| match text(rule, "message") {
-                "" => format!("failed rule: {}", expression.trim()),
-                message => message.to_string(),
-            })
-        }
-        Ok(_) => "the rule does not answer with true or false".to_string(),
-        // A real server names the rule by its message, if it has one.
-        Err(why) => {
-            let named = [text(rule, "message"), expression].into_iter().find(|name| !name.is_empty());
-            format!("{why} evaluating rule: {}", named.unwrap_or("").trim())
-        }
-    };
-    let field = format!("{path}{}", text(rule, "fieldPath"));
-    let field = field.trim_start_matches('.').to_string();
-    let field = if field.is_empty() { "<nil>".to_string() } else { field };
-    let shown = json!(text(schema, "type"));
-    causes.push(match text(rule, "reason") {
-        "FieldValueForbidden" => Cause::forbidden(field, &why),
-        "FieldValueRequired" => Cause::required(field, &why),
-        "FieldValueDuplicate" => Cause::duplicate(field, &shown),
-        _ => Cause::invalid(field, &shown, why),
-    });
 }
 
 #[cfg(test)]
@@ -316,5 +314,51 @@ mod tests {
                 &format!("{at}.pattern"),
             ]
         );
+    }
+
+    #[test]
+    fn a_rule_that_no_object_could_pass_is_refused_with_its_definition() {
+        let refused = |rule: Value, expect: &str| {
+            let schema = json!({"type": "object", "properties": {"a": {"type": "string"}, "n": {"type": "integer"}},
+                "x-kubernetes-validations": [rule]});
+            let mut causes = Vec::new();
+            check_definition(&schema, "schema", &mut causes);
+            let told: Vec<&str> = causes.iter().map(|cause| cause.message.as_str()).collect();
+            match expect {
+                "" => assert!(told.is_empty(), "{told:?}"),
+                expect => assert!(told.len() == 1 && told[0].contains(expect), "{told:?}, expected {expect}"),
+            }
+        };
+        refused(json!({"rule": "self.n + 1 == size(self.a)"}), "");
+        refused(
+            json!({"rule": "self.n + self.a == 'x'"}),
+            "compilation failed: ERROR: found no matching overload for '_+_' applied to '(int, string)'",
+        );
+        refused(json!({"rule": "self.a"}), "compilation failed: cel expression must evaluate to a bool");
+        refused(
+            json!({"rule": "self.n > 1", "messageExpression": "self.n"}),
+            "compilation failed: messageExpression must evaluate to a string",
+        );
+        refused(json!({"rule": "self.n >= oldSelf.n"}), "");
+        refused(json!({"rule": "self.n >= oldSelf.n.value()", "optionalOldSelf": true}), "");
+        refused(json!({"rule": "self.n >= oldSelf.value().n", "optionalOldSelf": true}), "");
+        refused(
+            json!({"rule": "self.n >= oldSelf.n", "optionalOldSelf": true}),
+            "no matching overload for '_>=_'",
+        );
+    }
+
+    #[test]
+    fn the_rules_about_one_object_are_bounded_together() {
+        let schema = json!({"type": "object", "properties": {"l": {"type": "array", "items": {"type": "integer",
+            "x-kubernetes-validations": [{"rule": "[1, 2, 3, 4, 5, 6, 7, 8].all(a, [1, 2, 3, 4, 5, 6, 7, 8].all(b, [1, 2, 3, 4, 5, 6, 7, 8].all(c, a + b + c + self >= 0)))"}]}}}});
+        let mut causes = Vec::new();
+        let few = json!({"l": vec![1; 100]});
+        validate(&compile(&schema), &schema, None, &few, "", &mut causes);
+        assert!(causes.is_empty(), "{}", causes[0].message);
+        let many = json!({"l": vec![1; 100_000]});
+        validate(&compile(&schema), &schema, None, &many, "", &mut causes);
+        let told = causes.last().unwrap();
+        assert!(told.message.contains("running out of cost budget") && causes.len() <= 2, "{}", told.message);
     }
 }

@@ -28,16 +28,73 @@ pub fn knows(name: &str) -> bool {
     FUNCTIONS.split_whitespace().any(|f| f == name)
 }
 
-/// What a call costs beyond itself: as much as it has to look at.
-pub fn cost(of: Option<&Val<'_>>, args: &[Val<'_>]) -> u64 {
-    let size = |value: &Val<'_>| match value {
-        Val::Text(text) => text.len() / 16,
-        Val::Bytes(bytes) => bytes.len() / 16,
-        Val::List(list) => list.len(),
-        Val::Map(map) => map.len(),
+/// What a call or an operator costs beyond itself: as much as it has to look at and to write. Counted no further than `most`.
+pub fn cost(name: &str, of: Option<&Val<'_>>, args: &[Val<'_>], most: u64) -> u64 {
+    let all: Vec<&Val<'_>> = of.into_iter().chain(args).collect();
+    let top = |value: &Val<'_>| match value {
+        Val::Text(text) => text.len() as u64 / 16,
+        Val::Bytes(bytes) => bytes.len() as u64 / 16,
+        Val::List(list) => list.len() as u64,
+        Val::Map(map) => map.len() as u64,
         _ => 0,
     };
-    of.into_iter().chain(args).map(|v| size(v) as u64).sum()
+    let deep = || all.iter().map(|value| weight(value, most)).fold(0, u64::saturating_add);
+    let texts = |at: usize| all.get(at).and_then(|value| value.as_text()).map_or(0, |text| text.len() as u64);
+    match (name, all.as_slice()) {
+        // Whole values are compared, or written out.
+        ("==" | "!=" | "in" | "indexOf" | "lastIndexOf" | "string" | "format", _) => deep(),
+        ("distinct", [list]) => weight(list, most).saturating_mul(top(list)),
+        ("sets.contains" | "sets.equivalent" | "sets.intersects", [a, b]) => {
+            let (long, each) = (top(a).saturating_mul(top(b)), weight(a, most).max(weight(b, most)));
+            long.saturating_mul(2).saturating_add(each)
+        }
+        ("replace", _) => {
+            let places = texts(0) / texts(1).max(1) + 1;
+            places.saturating_mul(texts(2)).saturating_add(texts(0)) / 16
+        }
+        ("join", [list, ..]) => deep().saturating_add(top(list).saturating_mul(texts(1)) / 16),
+        ("split" | "findAll", _) => texts(0),
+        _ => all.iter().map(|value| top(value)).fold(0, u64::saturating_add),
+    }
+}
+
+/// How much there is to look at in a value, however deep; counted no further than `most`.
+fn weight(value: &Val<'_>, most: u64) -> u64 {
+    fn each<T>(items: impl Iterator<Item = T>, left: &mut u64, count: impl Fn(T, &mut u64)) {
+        for item in items {
+            if *left == 0 {
+                return;
+            }
+            count(item, left);
+        }
+    }
+    fn json(value: &serde_json::Value, left: &mut u64) {
+        *left = left.saturating_sub(1);
+        match value {
+            serde_json::Value::String(text) => *left = left.saturating_sub(text.len() as u64 / 16),
+            serde_json::Value::Array(items) => each(items.iter(), left, json),
+            serde_json::Value::Object(map) => each(map.values(), left, json),
+            _ => {}
+        }
+    }
+    fn made(value: &Val<'_>, left: &mut u64) {
+        *left = left.saturating_sub(1);
+        match value {
+            Val::Text(text) => *left = left.saturating_sub(text.len() as u64 / 16),
+            Val::Bytes(bytes) => *left = left.saturating_sub(bytes.len() as u64 / 16),
+            Val::List(List::Json(items, _)) => each(items.iter(), left, json),
+            Val::Map(Map::Json(map, _)) => each(map.values(), left, json),
+            Val::List(List::Made(items)) => each(items.iter(), left, made),
+            Val::Map(Map::Made(entries)) => {
+                each(entries.iter().flat_map(|(key, item)| [key, item]), left, made);
+            }
+            Val::Optional(Some(inner)) => made(inner, left),
+            _ => {}
+        }
+    }
+    let mut left = most.saturating_add(1);
+    made(value, &mut left);
+    most.saturating_add(1) - left
 }
 
 /// Nanoseconds since the epoch of an RFC 3339 time.
@@ -165,7 +222,46 @@ pub fn shown(value: &Val<'_>) -> String {
     }
 }
 
-fn regex(pattern: &str) -> Result<regex::Regex, String> {
+/// How many states a pattern has, roughly: a group that is repeated a number of times is there that often.
+pub fn states(pattern: &str) -> u64 {
+    let mut open = vec![0u64];
+    let mut last = 0u64;
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '(' => open.push(0),
+            ')' if open.len() > 1 => {
+                last = open.pop().unwrap_or(0);
+                if let Some(outer) = open.last_mut() {
+                    *outer = outer.saturating_add(last);
+                }
+            }
+            '{' => {
+                let text: String = rest.by_ref().take_while(|c| *c != '}').collect();
+                let times = text.split(',').filter_map(|n| n.trim().parse::<u64>().ok()).max().unwrap_or(1);
+                if let Some(here) = open.last_mut() {
+                    *here = here.saturating_add(last.saturating_mul(times.saturating_sub(1)));
+                }
+            }
+            '*' | '+' | '?' | '|' | '^' | '$' => {}
+            _ => {
+                match c {
+                    '[' => while rest.next().is_some_and(|c| c != ']') {},
+                    '\\' => drop(rest.next()),
+                    _ => {}
+                }
+                last = 1;
+                if let Some(here) = open.last_mut() {
+                    *here = here.saturating_add(1);
+                }
+            }
+        }
+    }
+    open.iter().fold(0, |sum, part| sum.saturating_add(*part))
+}
+
+/// A regular expression of bounded size.
+pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
     regex::RegexBuilder::new(pattern)
         .size_limit(1 << 20)
         .build()
@@ -304,6 +400,20 @@ pub fn call<'a>(name: &str, of: Option<Val<'a>>, args: Vec<Val<'a>>) -> Result<V
     Ok(found)
 }
 
+/// Asks a regular expression; none if it is not asked so.
+pub fn search<'a>(name: &str, regex: &regex::Regex, text: &str, rest: &[&Val<'a>]) -> Option<Val<'a>> {
+    let limit = match rest {
+        [] => usize::MAX,
+        [Val::Int(n)] if name == "findAll" => usize::try_from(*n).unwrap_or(usize::MAX),
+        _ => return None,
+    };
+    Some(match name {
+        "matches" => Val::Bool(regex.is_match(text)),
+        "find" => Val::owned(regex.find(text).map_or("", |found| found.as_str())),
+        _ => Val::list(regex.find_iter(text).take(limit).map(|m| Val::owned(m.as_str())).collect()),
+    })
+}
+
 fn is_zero(value: &Val<'_>) -> bool {
     match value {
         Val::Null => true,
@@ -323,18 +433,6 @@ fn on_text<'a>(name: &str, text: &str, rest: &[&Val<'a>]) -> Result<Option<Val<'
     let length = text.chars().count();
     let position = |byte: usize| text[..byte].chars().count();
     let found = match (name, rest) {
-        ("matches", [Val::Text(pattern)]) => Val::Bool(regex(pattern)?.is_match(text)),
-        ("find", [Val::Text(pattern)]) => {
-            Val::owned(regex(pattern)?.find(text).map_or("", |found| found.as_str()))
-        }
-        ("findAll", [Val::Text(pattern), limit @ ..]) => {
-            let limit = match limit {
-                [Val::Int(n)] if *n >= 0 => at(n)?,
-                _ => usize::MAX,
-            };
-            let regex = regex(pattern)?;
-            Val::list(regex.find_iter(text).take(limit).map(|m| Val::owned(m.as_str())).collect())
-        }
         ("startsWith", [Val::Text(part)]) => Val::Bool(text.starts_with(part.as_ref())),
         ("endsWith", [Val::Text(part)]) => Val::Bool(text.ends_with(part.as_ref())),
         ("contains", [Val::Text(part)]) => Val::Bool(text.contains(part.as_ref())),
