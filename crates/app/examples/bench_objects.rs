@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! cargo run --release -p app --example bench_objects -- objects FOLDER [COUNT]
+//! cargo run --release -p app --example bench_objects -- large FOLDER [COUNT]
 //! cargo run --release -p app --example bench_objects -- secrets FOLDER [COUNT]
 //! ```
 //! `objects` serves COUNT objects (100,000) of 60 kinds, with the managed fields, status and references that such
 //! objects have, from the embedded API server, in a process that is not counted; finds the applications in them,
-//! backs all of them up, and browses the point. `secrets` backs up COUNT Secrets (31,000) of one namespace and
+//! backs all of them up, and browses the point. `large` does the same with objects of 6 kB, four times as large. `secrets` backs up COUNT Secrets (31,000) of one namespace and
 //! restores them onto the cluster of `HOLDFAST_TEST_KUBECONFIG`, once into nothing and once again (`bench/objects`
 //! starts one). What is made in FOLDER is removed again.
 #![allow(
@@ -48,7 +49,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let argument = |at: usize| arguments.get(at).map(String::as_str);
     let (Some(what), Some(folder)) = (argument(1), argument(2)) else {
-        println!("bench_objects objects|secrets FOLDER [COUNT]");
+        println!("bench_objects objects|large|secrets FOLDER [COUNT]");
         return;
     };
     let usual = if what == "secrets" { "31000" } else { "100000" };
@@ -91,12 +92,17 @@ fn runtime() -> tokio::runtime::Runtime {
 
 async fn serve(what: &str, count: usize) {
     let server = ApiServer::new(Options::deterministic(1));
-    let objects = if what == "secrets" { secrets(count) } else { applications(count) };
+    let mut objects = if what == "secrets" { secrets(count) } else { applications(count) };
+    if what == "large" {
+        enlarge(&mut objects);
+    }
+    let bytes: usize = objects.iter().map(|object| object.to_string().len()).sum();
+    let each = bytes / objects.len();
     let refused = server.load(objects);
     assert!(refused.is_empty(), "{refused:?}");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
-    println!("{} objects served, by a process of {} MiB", server.len(), cost::peak() >> 20);
+    println!("{} objects of {each} bytes served, by a process of {} MiB", server.len(), cost::peak() >> 20);
     let _serving = server.serve(listener).unwrap();
     std::future::pending().await
 }
@@ -151,6 +157,23 @@ fn secrets(count: usize) -> Vec<Value> {
         object("v1", "Secret", namespace, &name, "vault", data)
     }));
     objects
+}
+
+/// What makes objects large in life: annotations in which tools keep what they applied and what they found. Half of it is what the
+/// object says anyway, the other half is like nothing else.
+fn enlarge(objects: &mut [Value]) {
+    let mut dice = 1u64;
+    for object in objects {
+        let applied: String = object.to_string().chars().take(2_000).collect();
+        let mut found = String::new();
+        while found.len() < 2_000 {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            found.push_str(&format!("{:x} ", dice >> 20));
+        }
+        object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
+            json!(applied);
+        object["metadata"]["annotations"]["example.com/found"] = json!(found);
+    }
 }
 
 /// So many objects: applications of forty each, ten of them in a namespace.

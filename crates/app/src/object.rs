@@ -4,6 +4,8 @@
 //! So objects stay `serde_json::Value` from the API server to the repository and back, and this file gives
 //! them the few names everybody needs. Where many are held at once they are held as text ([`Packed`]).
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -205,21 +207,58 @@ impl From<Value> for Object {
 }
 
 /// An object held as text, to be opened where its fields are asked for: as a tree of values it takes five times as much
-/// memory, and a large application has a hundred thousand of them.
+/// memory, and a large application has a hundred thousand of them. A long text is compressed.
 #[derive(Clone)]
-pub struct Packed(Arc<str>);
+pub struct Packed(Form);
+
+#[derive(Clone)]
+enum Form {
+    Text(Arc<str>),
+    /// Compressed, and how long the text is.
+    Pressed(Arc<[u8]>, usize),
+}
+
+/// A text of so many bytes is worth compressing: those of most objects are shorter, and opened faster as they are.
+const PRESSED_FROM: usize = 2048;
+
+thread_local! {
+    /// Making one takes longer than compressing an object.
+    static PRESS: RefCell<Option<zstd::bulk::Compressor<'static>>> = RefCell::new(zstd::bulk::Compressor::new(1).ok());
+    static UNPRESS: RefCell<Option<zstd::bulk::Decompressor<'static>>> = RefCell::new(zstd::bulk::Decompressor::new().ok());
+}
 
 impl Packed {
+    fn of(text: String) -> Packed {
+        let pressed = (text.len() >= PRESSED_FROM)
+            .then(|| PRESS.with_borrow_mut(|press| press.as_mut()?.compress(text.as_bytes()).ok()))
+            .flatten();
+        Packed(match pressed {
+            Some(bytes) if bytes.len() < text.len() => Form::Pressed(bytes.into(), text.len()),
+            _ => Form::Text(text.into()),
+        })
+    }
+
+    fn text(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Form::Text(text) => Cow::Borrowed(text),
+            Form::Pressed(bytes, length) => {
+                let text = UNPRESS.with_borrow_mut(|press| press.as_mut()?.decompress(bytes, *length).ok());
+                // It was a text when it was compressed, and has been in our memory since.
+                Cow::Owned(text.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default())
+            }
+        }
+    }
+
     /// The object, to be looked at. It costs reading the text; who looks twice opens once.
     pub fn open(&self) -> Object {
         // It was written from a tree of values, so it is one.
-        Object(serde_json::from_str(&self.0).unwrap_or_default())
+        Object(serde_json::from_str(&self.text()).unwrap_or_default())
     }
 }
 
 impl From<&Value> for Packed {
     fn from(value: &Value) -> Packed {
-        Packed(value.to_string().into())
+        Packed::of(value.to_string())
     }
 }
 
@@ -237,20 +276,21 @@ impl From<&Object> for Packed {
 
 impl fmt::Debug for Packed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text())
     }
 }
 
 impl PartialEq for Packed {
     fn eq(&self, other: &Packed) -> bool {
         // The order of members is no difference.
-        self.0 == other.0 || self.open() == other.open()
+        self.text() == other.text() || self.open() == other.open()
     }
 }
 
 impl Serialize for Packed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        let text = self.text();
+        let text: &RawValue = serde_json::from_str(&text).map_err(serde::ser::Error::custom)?;
         text.serialize(serializer)
     }
 }
@@ -315,6 +355,20 @@ mod tests {
             serde_json::from_str::<Packed>("{\"a\":1e999}").is_err(),
             "what cannot be opened is not taken"
         );
+    }
+
+    #[test]
+    fn a_long_text_is_held_compressed_and_a_short_one_as_it_is() {
+        let with = |text: String| json!({"kind": "ConfigMap", "data": {"text": text, "last": "\u{e9}"}});
+        let noise: String =
+            (0..4000u32).map(|n| char::from(33 + (n.wrapping_mul(2_654_435_761) >> 16) as u8 % 90)).collect();
+        for (text, is_pressed) in [("short".to_owned(), false), ("a=b\n".repeat(2000), true), (noise, true)] {
+            let packed = Packed::from(with(text.clone()));
+            assert_eq!(matches!(packed.0, Form::Pressed(..)), is_pressed);
+            assert_eq!(packed.open().0, with(text.clone()));
+            assert_eq!(serde_json::to_string(&packed).unwrap(), with(text.clone()).to_string());
+            assert_eq!(packed, Packed::from(with(text)));
+        }
     }
 
     #[test]
