@@ -390,8 +390,12 @@ fn every_built_in_kind_has_an_entry() {
         ("node.k8s.io", "RuntimeClass"),
         ("policy", "PodDisruptionBudget"),
         ("rbac.authorization.k8s.io", "ClusterRole ClusterRoleBinding Role RoleBinding"),
-        ("resource.k8s.io", "DeviceClass DeviceTaintRule ResourceClaim ResourceClaimTemplate ResourceSlice"),
-        ("scheduling.k8s.io", "PriorityClass"),
+        (
+            "resource.k8s.io",
+            "DeviceClass DeviceTaintRule ResourceClaim ResourceClaimTemplate ResourcePoolStatusRequest ResourceSlice",
+        ),
+        ("lifecycle.k8s.io", "Eviction EvictionRequest"),
+        ("scheduling.k8s.io", "CompositePodGroup PodGroup PriorityClass Workload"),
         (
             "storage.k8s.io",
             "CSIDriver CSINode CSIStorageCapacity StorageClass VolumeAttachment VolumeAttributesClass",

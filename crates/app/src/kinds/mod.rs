@@ -246,6 +246,7 @@ mod endpoints;
 mod external_secrets;
 mod flow;
 mod flux;
+mod gang;
 mod gateway;
 mod horizontal_pod_autoscaler;
 mod ingress;
@@ -321,6 +322,9 @@ static ALONE: &[&KindInfo] = &[
     &passing::STORAGE_MIGRATION,
     &passing::POD_CERTIFICATE,
     &passing::TAINT_RULE,
+    &passing::POOL_STATUS,
+    &passing::EVICTION,
+    &passing::EVICTION_REQUEST,
     &passing::BINDING,
     &passing::IP_ADDRESS,
     &passing::SERVICE_CIDR,
@@ -353,6 +357,7 @@ static FAMILIES: &[&[KindInfo]] = &[
     external_secrets::KINDS,
     flow::KINDS,
     flux::KINDS,
+    gang::KINDS,
     gateway::KINDS,
     keda::KINDS,
     network_attachment::KINDS,
@@ -410,6 +415,7 @@ pub fn is_built_in(group: &str) -> bool {
                     | "events"
                     | "flowcontrol.apiserver"
                     | "internal.apiserver"
+                    | "lifecycle"
                     | "networking"
                     | "node"
                     | "rbac.authorization"

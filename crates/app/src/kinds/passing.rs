@@ -56,6 +56,14 @@ pub static POD_CERTIFICATE: KindInfo =
     KindInfo { group: "certificates.k8s.io", kind: "PodCertificateRequest", ..PASSING };
 /// DeviceTaintRule.
 pub static TAINT_RULE: KindInfo = KindInfo { group: "resource.k8s.io", kind: "DeviceTaintRule", ..CLUSTERS };
+/// ResourcePoolStatusRequest.
+pub static POOL_STATUS: KindInfo =
+    KindInfo { group: "resource.k8s.io", kind: "ResourcePoolStatusRequest", cluster_scoped: true, ..PASSING };
+/// Eviction of lifecycle.k8s.io, which says how one goes on.
+pub static EVICTION: KindInfo = KindInfo { group: "lifecycle.k8s.io", kind: "Eviction", ..PASSING };
+/// EvictionRequest.
+pub static EVICTION_REQUEST: KindInfo =
+    KindInfo { group: "lifecycle.k8s.io", kind: "EvictionRequest", ..PASSING };
 /// Binding.
 pub static BINDING: KindInfo = KindInfo { kind: "Binding", ..PASSING };
 

@@ -83,6 +83,8 @@ pub static REFS: &[&[RefRule]] = &[
         rule("/serviceAccountName", To::Here("", "ServiceAccount"), RefKind::ServiceAccount),
         rule("/priorityClassName", To::Cluster("scheduling.k8s.io", "PriorityClass"), RefKind::Class),
         rule("/runtimeClassName", To::Cluster("node.k8s.io", "RuntimeClass"), RefKind::Class),
+        rule("/schedulingGroup/podGroupName", To::Here("scheduling.k8s.io", "PodGroup"), RefKind::Other),
+        rule("/workloadRef/name", To::Here("scheduling.k8s.io", "Workload"), RefKind::Other),
         rule(
             "/resourceClaims/*/resourceClaimName",
             To::Here("resource.k8s.io", "ResourceClaim"),
