@@ -10,6 +10,8 @@
 mod definitions;
 mod schema;
 
+pub mod node;
+
 mod application;
 mod condition;
 mod forms;
