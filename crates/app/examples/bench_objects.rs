@@ -29,7 +29,7 @@ use app::backup::{self, BackupOptions, Means};
 use app::point::{Contents, Point, points};
 use app::restore::{self, Consent, Executor, RestoreOptions};
 use repo::store::{StoreOptions, open};
-use repo::{Cancel, Env, InitOptions, Kdf, LocalOptions, Passphrase, ReaderOptions, Repository};
+use repo::{Cancel, Env, InitOptions, Kdf, LocalOptions, Outcome, Passphrase, ReaderOptions, Repository};
 use serde_json::{Value, json};
 
 #[path = "../../repo/tests/common/cost.rs"]

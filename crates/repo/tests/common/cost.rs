@@ -2,7 +2,8 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking; not every test uses all"
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking and tell by printing; not every test uses all"
 )]
 
 use std::process::Command;

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::delete::{Fate, delete_one};
 use crate::lease::Sabotage;
@@ -392,9 +394,9 @@ fn r3_a_piece_that_stays_while_a_verdict_is_open_keeps_what_its_point_needs() {
         let entry = world.add(&node, &a);
         let point = Arc::new(Mutex::new(None));
         let (sleeper, told) = world.timed([
-            before("put", "gc/verdict-", || {}),
-            before("list", "commits/", || {}),
-            before("get", "commits/", {
+            before(Verb::Put, "gc/verdict-", || {}),
+            before(Verb::List, "commits/", || {}),
+            before(Verb::Get, "commits/", {
                 let (world, point, root) = (world.clone(), point.clone(), entry.root);
                 move || {
                     let piece = world.repo.commits().unwrap().done[0].id;
@@ -418,7 +420,7 @@ fn r3_a_piece_that_stays_while_a_verdict_is_open_keeps_what_its_point_needs() {
         assert_eq!(planned.report().count(crate::gc::Fate::Mark).0, 2);
         let piece = world.finish(node, entry).unwrap();
         planned.execute(&()).unwrap();
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         let point = point.lock().unwrap().take().unwrap();
         assert_eq!(world.is_lost(&point.id, &a), !looks);
         if looks {
@@ -442,11 +444,11 @@ fn a_point_whose_piece_goes_before_it_is_there_does_not_count() {
     let root = world.repo.reader(ReaderOptions::default()).unwrap().manifest(&piece.id).unwrap()[0].root;
     let entry = ManifestEntry { name: "b".into(), kind: EntryKind::Bytes, root, figures: Default::default() };
     let (store, key) = (world.store.clone(), piece.id.key());
-    let (repo, told) = world.timed([before("put", "commits/", move || store.delete(&key).unwrap())]);
+    let (repo, told) = world.timed([before(Verb::Put, "commits/", move || store.delete(&key).unwrap())]);
     let operator = repo.writer(WriterOptions::default()).unwrap();
     operator.take_over(&piece.id, [root]).unwrap();
     let refused = world.finish(operator, entry).unwrap_err();
-    assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+    assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
     assert!(matches!(&refused, Error::Missing { object, .. } if *object == piece.id.key()), "{refused}");
     assert!(world.repo.commits().unwrap().done.is_empty(), "it does not count");
     let writer = world.writer();
@@ -492,18 +494,18 @@ fn a_segment_that_is_spoilt_on_its_way_does_not_go_on_naming_what_is_deleted() {
         let next = |flipped: Option<usize>| {
             let (store, segment, mut read) = (world.store.clone(), segment.clone(), bytes.to_vec());
             read[flipped.unwrap_or(0)] ^= u8::from(flipped.is_some());
-            before("get", "index/", move || store.tamper(&segment, Some(read.into())))
+            before(Verb::Get, "index/", move || store.tamper(&segment, Some(read.into())))
         };
         let mut moments = vec![
-            before("put", "gc/verdict-", || {}),
-            before("list", "commits/", || {}),
-            before("list", "holds/", || {}),
+            before(Verb::Put, "gc/verdict-", || {}),
+            before(Verb::List, "commits/", || {}),
+            before(Verb::List, "holds/", || {}),
             next(Some(1)),
         ];
         moments.extend(if always { vec![next(Some(2)), next(Some(3))] } else { vec![next(None)] });
         let (repo, told) = world.timed(moments);
         let done = plan(&repo, all_at_once(Sabotage::None), &()).unwrap().execute(&());
-        assert_eq!(told.moments.lock().unwrap().len(), 0, "all of it happened");
+        assert_eq!(told.lock().unwrap().len(), 0, "all of it happened");
         if always {
             assert!(done.unwrap_err().to_string().contains("reads differently"));
             assert_eq!(world.count(PACKS), 2, "nothing it names was deleted");
