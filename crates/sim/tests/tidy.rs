@@ -243,7 +243,8 @@ fn follow_modules(file: &Path, dir: &Path, alive: &mut BTreeSet<PathBuf>) {
         let Some(name) = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) else { continue };
         if let Some(child) = elsewhere.take() {
             if alive.insert(child.clone()) {
-                follow_modules(&child, dir, alive);
+                // What such a file names lies beside it.
+                follow_modules(&child, child.parent().unwrap(), alive);
             }
             continue;
         }
