@@ -13,6 +13,7 @@ use common::{NOW, commit, init_with, noise, owned, passphrase, read_back, reader
 use repo::check::{CheckOptions, check};
 use repo::store::faulty::{Faults, Faulty};
 use repo::store::mem::MemStore;
+use repo::store::record::{Record, Verb};
 use repo::store::retry::{Retry, RetryPolicy};
 use repo::store::spool::{Leftover, Spool, SpoolOptions, leftovers};
 use repo::store::vault::{Lock, LockMode, Vault};
@@ -277,37 +278,10 @@ fn r4_a_disk_that_gives_back_other_bytes_is_found_out_before_anything_rests_on_t
 
 #[test]
 fn a_store_that_panics_fails_the_spool_and_hangs_nobody() {
-    #[derive(Debug)]
-    struct Panicking(MemStore);
-    impl Store for Panicking {
-        fn put(&self, key: &str, _: Bytes) -> Result<Put, StoreError> {
-            panic!("on purpose, at {key}")
-        }
-        fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-            self.0.get(key)
-        }
-        fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-            self.0.get_range(key, offset, len)
-        }
-        fn size(&self, key: &str) -> Result<u64, StoreError> {
-            self.0.size(key)
-        }
-        fn list(
-            &self,
-            prefix: &str,
-            each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-        ) -> Result<(), StoreError> {
-            self.0.list(prefix, each)
-        }
-        fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.0.delete(key)
-        }
-        fn url(&self) -> String {
-            "panicking:".into()
-        }
-    }
+    let panicking =
+        Record::new(MemStore::new()).before(|verb, key| assert!(verb != Verb::Put, "on purpose, at {key}"));
     let dir = tempfile::tempdir().unwrap();
-    let spool = spool_at(Arc::new(Panicking(MemStore::new())), dir.path(), ROOMY);
+    let spool = spool_at(Arc::new(panicking), dir.path(), ROOMY);
     let (key, bytes) = pack(1, 1_000);
     spool.put(&key, bytes).unwrap();
     let error = spool.settle().unwrap_err().to_string();
