@@ -4,14 +4,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{
-    bytes, commit, commit_with, entry, fresh, init_with, noise, owned, passphrase, read_back, reader, reopen,
-    small_chunks, small_packs, write_stream,
+    bytes, commit, commit_with, entry, fresh, gated, init_with, noise, owned, passphrase, read_back, reader,
+    reopen, small_chunks, small_packs, write_stream,
 };
 use repo::store::faulty::{Faults, Faulty};
 use repo::store::mem::MemStore;
@@ -425,42 +425,12 @@ fn r5_a_put_key_writes_deduplicates_and_needs_neither_get_on_packs_nor_delete() 
 
 // --- R6: memory is bounded by configuration ---
 
-/// Where puts of packs wait.
-#[derive(Default)]
-struct Gate {
-    open: Mutex<bool>,
-    opened: Condvar,
-    waiting: AtomicUsize,
-}
-
-impl Gate {
-    fn pass(&self) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let mut open = self.open.lock().unwrap();
-        while !*open {
-            open = self.opened.wait(open).unwrap();
-        }
-    }
-}
-
-/// A repository whose store has such a gate. It is shut.
-fn gated() -> (Arc<Gate>, Repository) {
-    let gate = Arc::new(Gate::default());
-    let at = gate.clone();
-    let store = Record::new(MemStore::new()).before(move |verb, key| {
-        if verb == Verb::Put && key.starts_with("packs/") {
-            at.pass();
-        }
-    });
-    (gate, init_with(Arc::new(store), ChunkBytes::default()))
-}
-
 #[test]
 fn r6_a_slow_store_holds_the_caller_back_at_the_configured_memory() {
-    let (gate, repo) = gated();
+    let (gate, store) = gated(MemStore::new());
+    let repo = init_with(store, ChunkBytes::default());
     for memory_bytes in [8 << 20, 24 << 20] {
-        *gate.open.lock().unwrap() = false;
-        gate.waiting.store(0, Ordering::SeqCst);
+        gate.shut();
         let options = WriterOptions { threads: 2, memory_bytes, ..WriterOptions::default() };
         let writer = repo.writer(options).unwrap();
         let (fed, total) = (AtomicUsize::new(0), 80 << 20);
@@ -474,14 +444,13 @@ fn r6_a_slow_store_holds_the_caller_back_at_the_configured_memory() {
             });
             // It stands still once everything is full.
             let mut last = usize::MAX;
-            while last != fed.load(Ordering::SeqCst) || gate.waiting.load(Ordering::SeqCst) < 2 {
+            while last != fed.load(Ordering::SeqCst) || gate.standing() < 2 {
                 last = fed.load(Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(300));
             }
             assert!(last <= memory_bytes + (2 << 20), "{last} bytes taken in with {memory_bytes} allowed");
             assert!(last >= memory_bytes / 3, "{last} bytes of {memory_bytes} used");
-            *gate.open.lock().unwrap() = true;
-            gate.opened.notify_all();
+            gate.open();
         });
         let info = writer.commit(CommitDraft::default()).unwrap();
         assert_eq!(info.summary.figures["bytes_new_plain"], total as u64);
@@ -595,7 +564,8 @@ fn a_store_that_panics_fails_the_write_and_hangs_nobody() {
 
 #[test]
 fn the_stop_button_ends_a_write_that_waits_for_a_store() {
-    let (gate, repo) = gated();
+    let (gate, store) = gated(MemStore::new());
+    let repo = init_with(store, ChunkBytes::default());
     let options = small_packs();
     let cancel = options.cancel.clone();
     let writer = repo.writer(options).unwrap();
@@ -608,9 +578,7 @@ fn the_stop_button_ends_a_write_that_waits_for_a_store() {
             }
             panic!("nobody stopped it")
         });
-        while gate.waiting.load(Ordering::SeqCst) < 2 {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        gate.wait_for(2);
         std::thread::sleep(Duration::from_millis(200));
         let pressed = Instant::now();
         cancel.cancel();
@@ -618,8 +586,7 @@ fn the_stop_button_ends_a_write_that_waits_for_a_store() {
         assert!(matches!(error, Error::Cancelled), "{error}");
         assert!(ended.duration_since(pressed) < Duration::from_secs(1));
     });
-    *gate.open.lock().unwrap() = true;
-    gate.opened.notify_all();
+    gate.open();
     assert!(matches!(writer.commit(CommitDraft::default()), Err(Error::Cancelled)));
     assert_eq!(repo.commit_ids().unwrap(), []);
 }

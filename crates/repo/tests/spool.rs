@@ -5,11 +5,11 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
-use common::{NOW, commit, init_with, noise, owned, passphrase, read_back, reader};
+use common::{NOW, commit, gated, init_with, noise, owned, passphrase, read_back, reader};
 use repo::check::{CheckOptions, check};
 use repo::store::faulty::{Faults, Faulty};
 use repo::store::mem::MemStore;
@@ -18,75 +18,9 @@ use repo::store::retry::{Retry, RetryPolicy};
 use repo::store::spool::{Leftover, Spool, SpoolOptions, leftovers};
 use repo::store::vault::{Lock, LockMode, Vault};
 use repo::store::versioned::{Flaws, VersionedStore};
-use repo::store::{Object, Put, Store, StoreError};
+use repo::store::{Put, Store};
 use repo::{Cancel, ChunkBytes, CommitInfo, Env, Error, PackId, Repository, Severity};
 use tempfile::TempDir;
-
-/// A store whose puts of packs wait at a gate, and that writes down what was put in which order.
-#[derive(Debug, Default)]
-struct Gate {
-    inner: MemStore,
-    open: Mutex<bool>,
-    opened: Condvar,
-    log: Mutex<Vec<String>>,
-    /// How many packs stand at the gate.
-    standing: AtomicUsize,
-}
-
-impl Gate {
-    fn open(&self) {
-        *self.open.lock().unwrap() = true;
-        self.opened.notify_all();
-    }
-
-    fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// Until so many packs stand at the gate.
-    fn wait_for(&self, count: usize) {
-        while self.standing.load(Ordering::SeqCst) < count {
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Store for Gate {
-    fn put(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
-        if key.starts_with("packs/") {
-            self.standing.fetch_add(1, Ordering::SeqCst);
-            let mut open = self.open.lock().unwrap();
-            while !*open {
-                open = self.opened.wait(open).unwrap();
-            }
-        }
-        let put = self.inner.put(key, bytes)?;
-        self.log.lock().unwrap().push(key.to_owned());
-        Ok(put)
-    }
-    fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.inner.get(key)
-    }
-    fn get_range(&self, key: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        self.inner.get_range(key, offset, len)
-    }
-    fn size(&self, key: &str) -> Result<u64, StoreError> {
-        self.inner.size(key)
-    }
-    fn list(
-        &self,
-        prefix: &str,
-        each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        self.inner.list(prefix, each)
-    }
-    fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.inner.delete(key)
-    }
-    fn url(&self) -> String {
-        "gate:".into()
-    }
-}
 
 fn spool_at(inner: Arc<dyn Store>, dir: &Path, room_bytes: u64) -> Spool {
     static SEED: AtomicU64 = AtomicU64::new(0);
@@ -122,8 +56,8 @@ fn keeps_the_contract() {
 
 #[test]
 fn r2_packs_are_acknowledged_at_once_and_everything_else_waits_for_them() {
-    let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
-    let spool = spool_at(gate.clone(), dir.path(), ROOMY);
+    let (dir, (gate, store)) = (tempfile::tempdir().unwrap(), gated(MemStore::new()));
+    let spool = spool_at(store.clone(), dir.path(), ROOMY);
     let packs: Vec<(String, Bytes)> = (0..5).map(|seed| pack(seed, 10_000)).collect();
     for (key, bytes) in &packs {
         assert_eq!(spool.put(key, bytes.clone()).unwrap(), Put::Created);
@@ -133,12 +67,12 @@ fn r2_packs_are_acknowledged_at_once_and_everything_else_waits_for_them() {
         assert_eq!(spool.get_range(key, 100, 50).unwrap(), bytes.slice(100..150));
         assert_eq!(spool.size(key).unwrap(), 10_000);
     }
-    assert!(gate.inner.snapshot().is_empty(), "none of it is in the store");
+    assert!(store.inner().snapshot().is_empty(), "none of it is in the store");
     assert_eq!((spool.waiting().packs, spool.waiting().bytes), (5, 50_000));
     // A lease that is renewed late would cost the write, and a void must not wait for what failed.
     spool.put("leases/x", Bytes::new()).unwrap();
     spool.put("gc/void-x", Bytes::new()).unwrap();
-    assert_eq!(gate.log(), ["leases/x", "gc/void-x"]);
+    assert_eq!(store.calls(Verb::Put), ["leases/x", "gc/void-x"]);
     let listed = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for key in ["index/x", "commits/x", "locks/x"] {
@@ -153,16 +87,16 @@ fn r2_packs_are_acknowledged_at_once_and_everything_else_waits_for_them() {
             listing.unwrap();
         });
         gate.wait_for(2);
-        assert_eq!(gate.log().len(), 2, "they wait");
+        assert_eq!(store.calls(Verb::Put).len(), 2, "they wait");
         gate.open();
     });
-    let log = gate.log();
+    let log = store.calls(Verb::Put);
     let first_other = log.iter().skip(2).position(|key| !key.starts_with("packs/")).unwrap();
     assert_eq!((log.len(), first_other), (10, 5), "{log:?}");
     assert_eq!(listed.load(Ordering::SeqCst), 5, "a listing shows what was put before it");
     assert_eq!(spool.waiting().packs, 0);
     for (key, bytes) in &packs {
-        assert_eq!(gate.inner.get(key).unwrap(), bytes);
+        assert_eq!(store.inner().get(key).unwrap(), bytes);
         spool.delete(key).unwrap();
     }
     let dir_of_spool = folder(&dir);
@@ -173,8 +107,8 @@ fn r2_packs_are_acknowledged_at_once_and_everything_else_waits_for_them() {
 
 #[test]
 fn r6_a_full_spool_holds_the_caller_back() {
-    let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
-    let spool = spool_at(gate.clone(), dir.path(), 25_000);
+    let (dir, (gate, store)) = (tempfile::tempdir().unwrap(), gated(MemStore::new()));
+    let spool = spool_at(store.clone(), dir.path(), 25_000);
     let put = |seed, length| {
         let (key, bytes) = pack(seed, length);
         spool.put(&key, bytes).unwrap();
@@ -197,15 +131,15 @@ fn r6_a_full_spool_holds_the_caller_back() {
     });
     assert!(most.load(Ordering::SeqCst) <= 25_000, "{most:?}");
     spool.settle().unwrap();
-    assert_eq!(gate.log().len(), 20);
+    assert_eq!(store.calls(Verb::Put).len(), 20);
     // What is larger than all the room, and what the disk does not take, goes as it would without a spool.
     put(30, 30_000);
-    assert_eq!(gate.log().len(), 21, "it is in the store when it is acknowledged");
+    assert_eq!(store.calls(Verb::Put).len(), 21, "it is in the store when it is acknowledged");
     let folder = folder(&dir);
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::write(&folder, b"no directory").unwrap();
     put(31, 10_000);
-    assert_eq!((gate.log().len(), spool.waiting().packs), (22, 0));
+    assert_eq!((store.calls(Verb::Put).len(), spool.waiting().packs), (22, 0));
     spool.put("index/x", Bytes::new()).unwrap();
 }
 
@@ -252,8 +186,8 @@ fn a_pack_that_cannot_be_sent_fails_every_put_after_it() {
 
 #[test]
 fn r4_a_disk_that_gives_back_other_bytes_is_found_out_before_anything_rests_on_them() {
-    let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
-    let spool = spool_at(gate.clone(), dir.path(), ROOMY);
+    let (dir, (gate, store)) = (tempfile::tempdir().unwrap(), gated(MemStore::new()));
+    let spool = spool_at(store.clone(), dir.path(), ROOMY);
     // Two are on their way already.
     for seed in 0..3 {
         let (key, bytes) = pack(seed, 10_000);
@@ -270,10 +204,10 @@ fn r4_a_disk_that_gives_back_other_bytes_is_found_out_before_anything_rests_on_t
     gate.open();
     let error = spool.put("commits/x", Bytes::new()).unwrap_err().to_string();
     assert!(error.contains("other bytes than were put"), "{error}");
-    for (key, bytes) in gate.inner.snapshot() {
+    for (key, bytes) in store.inner().snapshot() {
         assert_eq!(PackId::from_key(&key), Some(PackId(*blake3::hash(&bytes).as_bytes())), "{key}");
     }
-    assert_eq!(gate.inner.snapshot().len(), 2);
+    assert_eq!(store.inner().snapshot().len(), 2);
 }
 
 #[test]
@@ -435,9 +369,9 @@ fn only(dir: &Path) -> Leftover {
 
 #[test]
 fn what_a_dead_process_left_is_found_and_what_a_living_one_has_is_not() {
-    let (dir, gate) = (tempfile::tempdir().unwrap(), Arc::new(Gate::default()));
+    let (dir, (gate, store)) = (tempfile::tempdir().unwrap(), gated(MemStore::new()));
     assert!(leftovers(&dir.path().join("nowhere")).unwrap().is_empty());
-    let spool = spool_at(gate.clone(), dir.path(), ROOMY);
+    let spool = spool_at(store.clone(), dir.path(), ROOMY);
     let (key, bytes) = pack(1, 1_000);
     spool.put(&key, bytes.clone()).unwrap();
     assert!(leftovers(dir.path()).unwrap().is_empty(), "its process lives");
@@ -456,7 +390,7 @@ fn what_a_dead_process_left_is_found_and_what_a_living_one_has_is_not() {
     assert!(leftovers(dir.path()).unwrap().is_empty() && !folder.with_extension("lock").exists());
     gate.open();
     spool.settle().unwrap();
-    assert_eq!(gate.inner.get(&key).unwrap(), bytes, "the living one was let alone");
+    assert_eq!(store.inner().get(&key).unwrap(), bytes, "the living one was let alone");
 }
 
 #[test]

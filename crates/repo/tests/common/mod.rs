@@ -6,10 +6,11 @@
 )]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
 use repo::store::Store;
 use repo::store::mem::MemStore;
+use repo::store::record::{Record, Verb};
 use repo::{
     ChunkBytes, CommitDraft, CommitId, CommitInfo, EntryKind, Env, Error, InitOptions, Kdf, Lane,
     ManifestEntry, Passphrase, Reader, ReaderOptions, Repository, Root, Writer, WriterOptions,
@@ -112,4 +113,72 @@ pub fn read_back(reader: &Reader, id: &CommitId) -> Result<Vec<(String, Vec<u8>)
 
 pub fn owned(streams: &[(&str, &[u8])]) -> Vec<(String, Vec<u8>)> {
     streams.iter().map(|(name, bytes)| (name.to_string(), bytes.to_vec())).collect()
+}
+
+/// Where puts of packs wait.
+#[derive(Default)]
+pub struct Gate {
+    passes: Mutex<Passes>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Passes {
+    standing: usize,
+    open: bool,
+    /// How many may pass although it is shut.
+    left: usize,
+}
+
+/// A store with such a gate before it. It is shut.
+pub fn gated<S: Store>(store: S) -> (Arc<Gate>, Arc<Record<S>>) {
+    let gate = Arc::new(Gate::default());
+    let at = gate.clone();
+    let store = Record::new(store).before(move |verb, key| {
+        if verb == Verb::Put && key.starts_with("packs/") {
+            at.pass();
+        }
+    });
+    (gate, Arc::new(store))
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut passes = self.passes.lock().unwrap();
+        passes.standing += 1;
+        self.changed.notify_all();
+        while !passes.open && passes.left == 0 {
+            passes = self.changed.wait(passes).unwrap();
+        }
+        passes.standing -= 1;
+        passes.left = passes.left.saturating_sub(1);
+    }
+
+    pub fn open(&self) {
+        self.passes.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    pub fn shut(&self) {
+        self.passes.lock().unwrap().open = false;
+    }
+
+    /// One pack, and not the next.
+    pub fn let_one_pass(&self) {
+        self.passes.lock().unwrap().left += 1;
+        self.changed.notify_all();
+    }
+
+    /// How many packs stand at the gate.
+    pub fn standing(&self) -> usize {
+        self.passes.lock().unwrap().standing
+    }
+
+    /// Until so many packs stand at the gate.
+    pub fn wait_for(&self, count: usize) {
+        let mut passes = self.passes.lock().unwrap();
+        while passes.standing < count {
+            passes = self.changed.wait(passes).unwrap();
+        }
+    }
 }
