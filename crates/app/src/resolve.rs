@@ -338,7 +338,7 @@ impl<'w> Index<'w> {
 }
 
 /// The strings that a pattern leads to.
-fn texts<'v>(value: &'v Value, pattern: &str) -> Vec<&'v str> {
+pub(crate) fn texts<'v>(value: &'v Value, pattern: &str) -> Vec<&'v str> {
     let Some(rest) = pattern.strip_prefix('/') else { return value.as_str().into_iter().collect() };
     let (head, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     match value {

@@ -4,7 +4,7 @@
 mod common;
 
 use app::api::Cluster;
-use app::discover::discover;
+use app::discover::{Sighted, between, discover, discover_outward};
 use common::{cluster, server};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -206,4 +206,101 @@ async fn a_list_that_expires_half_way_starts_anew() {
     assert_eq!(listed.iter().map(|o| o.key().to_string()).collect::<Vec<_>>(), ["Pod a", "Pod b"]);
     assert_eq!(listed[0].gvk().to_string(), "v1/Pod", "list items get their kind");
     assert_eq!(calls.load(Ordering::SeqCst), 4);
+}
+
+/// What two clusters have between them, one line each.
+async fn beside(east: (&str, Vec<Value>), west: (&str, Vec<Value>)) -> Vec<String> {
+    let mut sights = Vec::new();
+    for (name, (words, more)) in [("east", east), ("west", west)] {
+        let server = server(words);
+        assert!(server.load(more).is_empty());
+        let (found, outward) = discover_outward(&cluster(&server).await, &[]).await.unwrap();
+        sights.push((name, found, outward));
+    }
+    let sighted: Vec<Sighted<'_>> =
+        sights.iter().map(|(name, found, outward)| Sighted { name, found, outward }).collect();
+    between(&sighted).iter().map(|one| one.words()).collect()
+}
+
+#[tokio::test]
+async fn what_lies_between_clusters_is_found() {
+    let named = |api: &str, kind: &str, name: &str, rest: Value| {
+        let mut object =
+            json!({"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "shop"}});
+        object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        object
+    };
+    let ingress = |host: &str| {
+        named("networking.k8s.io/v1", "Ingress", "front", json!({"spec": {"rules": [{"host": host}]}}))
+    };
+    let volume = |name: &str, claim: &str, source: Value| {
+        let mut spec =
+            json!({"claimRef": {"namespace": "shop", "name": claim}, "capacity": {"storage": "1Gi"}});
+        spec.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec})
+    };
+    let secret = |name: &str, data: Value| named("v1", "Secret", name, json!({"data": data}));
+    let key = json!({"tls.key": "a2V5IG9mIHRoZSBzaG9wLCBsb25nIGVub3VnaA=="});
+    let balanced = json!({"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}, "spec": {"ports": [{"port": 5432}]}});
+    for (story, east, west, expected) in [
+        ("nothing", ("deploy web app=web", vec![]), ("deploy web app=web", vec![]), vec![]),
+        (
+            "a host that an Ingress there answers",
+            ("deploy web app=web env:https://api.west.example.com/v1", vec![]),
+            ("deploy api app=api", vec![ingress("api.west.example.com")]),
+            vec![
+                "east Deployment shop/web (shop/web) reaches west Ingress shop/front as api.west.example.com",
+            ],
+        ),
+        (
+            "one below a name for all",
+            ("deploy api app=api", vec![ingress("*.east.example.com")]),
+            ("deploy web app=web env:https://api.east.example.com", vec![]),
+            vec![
+                "west Deployment shop/web (shop/web) reaches east Ingress shop/front as api.east.example.com",
+            ],
+        ),
+        (
+            "an address of a balancer",
+            ("deploy web app=web env:postgres://203.0.113.7:5432/x", vec![]),
+            ("deploy db app=db", vec![named("v1", "Service", "db", balanced)]),
+            vec!["east Deployment shop/web (shop/web) reaches west Service shop/db as 203.0.113.7"],
+        ),
+        (
+            "a database that is in neither",
+            ("deploy web app=web env:postgres://db.example.com:5432/shop", vec![]),
+            ("deploy jobs app=jobs env:postgres://db.example.com:5432/shop", vec![]),
+            vec![
+                "both use database postgres://db.example.com:5432/shop: east Deployment shop/web (shop/web), west Deployment shop/jobs (shop/jobs)",
+            ],
+        ),
+        (
+            "storage that both have",
+            (
+                "deploy web app=web pvc:files",
+                vec![volume("a", "files", json!({"nfs": {"server": "nas", "path": "/shop"}}))],
+            ),
+            (
+                "deploy web app=web",
+                vec![volume("b", "copy", json!({"nfs": {"server": "nas", "path": "/shop"}}))],
+            ),
+            vec![
+                "on the same storage, nfs nas /shop: east PersistentVolumeClaim shop/files, west PersistentVolumeClaim shop/copy",
+            ],
+        ),
+        (
+            "storage that is not the same",
+            ("ns shop", vec![volume("a", "d", json!({"csi": {"driver": "disk", "volumeHandle": "1"}}))]),
+            ("ns shop", vec![volume("a", "d", json!({"csi": {"driver": "disk", "volumeHandle": "2"}}))]),
+            vec![],
+        ),
+        (
+            "a key that somebody keeps in step",
+            ("deploy web app=web secret:key", vec![secret("key", key.clone())]),
+            ("ns shop", vec![secret("other-name", key), secret("short", json!({"a": "eA=="}))]),
+            vec!["Secret of the same content: east Secret shop/key (shop/web), west Secret shop/other-name"],
+        ),
+    ] {
+        assert_eq!(beside(east, west).await, expected, "{story}");
+    }
 }

@@ -232,6 +232,11 @@ impl Context {
         crate::cluster::connect(self.global.kubeconfig.as_deref(), self.global.context.as_deref()).await
     }
 
+    /// A client of another cluster of the same kubeconfig.
+    pub async fn client_of(&self, context: &str) -> Result<kube::Client> {
+        crate::cluster::connect(self.global.kubeconfig.as_deref(), Some(context)).await
+    }
+
     /// Accounts and endpoints, from the environment.
     fn store_options(&self, prefix: &str) -> Result<StoreOptions> {
         let options = store::settings(prefix, &|name| std::env::var(name).ok(), &|file| std::fs::read(file))

@@ -557,3 +557,47 @@ fn ctrl_c_during_backup_and_restore_leaves_points_whole_and_can_be_repeated() {
     }
     place.run(&["repo", "check", "--read-data"]).expect(0);
 }
+
+#[test]
+fn clusters_are_looked_at_beside_each_other() {
+    let (east, west) = (Cluster::new(), Cluster::second());
+    let place = &east.place;
+    // One kubeconfig with both, as people have it.
+    let named = |cluster: &Cluster, name: &str| {
+        let text =
+            std::fs::read_to_string(cluster.place.path("kubeconfig")).unwrap().replace("embedded", name);
+        std::fs::write(place.path(name), text).unwrap();
+        place.text(name)
+    };
+    let both = format!("{}:{}", named(&east, "east"), named(&west, "west"));
+    let run =
+        |args: &[&str]| support::Run::of(place.command(args).env("KUBECONFIG", &both).output().unwrap());
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {"rules": [{"host": "shop.west.example.com"}]}});
+    west.request("POST", "/apis/networking.k8s.io/v1/namespaces/shop/ingresses", Some(ingress));
+    east.request(
+        "PATCH",
+        "/api/v1/namespaces/shop/configmaps/config",
+        Some(json!({"data": {"BACKEND_URL": "https://shop.west.example.com/api"}})),
+    );
+    let told = run(&["discover", "--context", "east", "--beside", "west"]).expect(0);
+    let wanted =
+        "east ConfigMap shop/config (shop/shop) reaches west Ingress shop/front as shop.west.example.com";
+    assert!(
+        told.out.contains("east:") && told.out.contains("west:") && told.out.contains(wanted),
+        "{}",
+        told.out
+    );
+    let told = run(&["discover", "--context", "east", "--beside", "west", "-o", "json"]).expect(0).json();
+    assert_eq!(told["between"][0]["bond"], "reaches");
+    assert_eq!(told["clusters"][1]["context"], "west");
+    for (args, says) in [
+        (&["discover", "--context", "east", "--beside", "north"][..], "north"),
+        (&["discover", "--context", "east", "--beside", "east"], "one cluster under two names"),
+        (&["discover", "shop", "--beside", "west"], "--beside"),
+        (&["discover", "--beside", "west", "-o", "dot"], "a graph is of one cluster"),
+    ] {
+        let refused = run(args).expect(2);
+        assert!(refused.err.contains(says), "{args:?}: {}", refused.err);
+    }
+}

@@ -5,6 +5,7 @@
 //! workloads that nobody claims are applications by themselves, together with those they hang together with.
 //! The same name in two namespaces is two applications, unless they need each other. The page is `docs/applications.md`.
 
+mod across;
 mod between;
 mod group;
 mod word;
@@ -20,8 +21,9 @@ use crate::error::Error;
 use crate::kinds::Keep;
 use crate::object::ObjectKey;
 use crate::resolve::{self, References};
-use crate::world;
+use crate::world::{self, World};
 
+pub use across::{Between, Bond, End, Outward, Sighted, between, discover_outward};
 pub use group::group;
 pub(crate) use word::{is_released_into, own_word};
 
@@ -124,6 +126,11 @@ pub struct Seen {
 
 /// Reads namespaces (all but Kubernetes' own, if none is named) and finds the applications in them.
 pub async fn discover(cluster: &Cluster, namespaces: &[String]) -> Result<Discovered, Error> {
+    read(cluster, namespaces).await.map(|(_, found)| found)
+}
+
+/// The same, with all that was seen.
+async fn read(cluster: &Cluster, namespaces: &[String]) -> Result<(World, Discovered), Error> {
     let namespaces = world::namespaces(cluster, namespaces).await?;
     let mut world = world::observe(cluster, &namespaces).await?;
     let references = resolve::references(&world);
@@ -145,5 +152,6 @@ pub async fn discover(cluster: &Cluster, namespaces: &[String]) -> Result<Discov
         .map(|(key, _)| key.clone())
         .collect();
     let findings = std::mem::take(&mut world.findings);
-    Ok(Discovered { applications, shared, unclaimed, findings, references, objects })
+    let found = Discovered { applications, shared, unclaimed, findings, references, objects };
+    Ok((world, found))
 }

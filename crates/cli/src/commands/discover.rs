@@ -5,8 +5,9 @@ use crate::cluster;
 use crate::context::Context;
 use crate::error::{Exit, Failure, Result};
 use crate::output::{Tone, counted, note};
-use app::discover::{Application, Discovered};
+use app::discover::{Application, Discovered, Outward, Sighted, between, discover_outward};
 use app::map;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lines shown of each thing that lies between applications.
@@ -20,10 +21,17 @@ pub struct Args {
     /// Only these namespaces, by name or pattern (shop-*)
     #[arg(short, long, value_name = "NS")]
     pub namespace: Vec<String>,
+    /// Look at the cluster of this context of the kubeconfig too, and at what lies between them: who reaches whom, which databases, buckets,
+    /// storage and content they share. May be given several times
+    #[arg(long, value_name = "CONTEXT", conflicts_with = "app")]
+    pub beside: Vec<String>,
 }
 
 /// Runs it.
 pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
+    if !args.beside.is_empty() {
+        return beside(ctx, args).await;
+    }
     let cluster = cluster::discover(ctx.client().await?).await?;
     let mut found = app::discover::discover(&cluster, &args.namespace).await?;
     if let Some(app) = &args.app {
@@ -56,23 +64,64 @@ pub async fn run(ctx: &Context, args: Args) -> Result<Exit> {
             print_one(ctx, &found, application);
         }
     } else {
-        let rows = found.applications.iter().map(row).collect();
-        ctx.out.table(
-            &[
-                "NAMESPACE",
-                "APPLICATION",
-                "FOUND BY",
-                "WORKLOADS",
-                "PARTS",
-                "VOLUMES",
-                "SHARED",
-                "UNPROTECTED",
-            ],
-            rows,
-        );
-        map::between(&found, LINES_MAX).iter().for_each(|line| ctx.out.line(line));
+        print_all(ctx, &found);
     }
     print_findings(&ctx.out, &found.findings, ctx.global.verbose > 0);
+    Ok(Exit::Done)
+}
+
+fn print_all(ctx: &Context, found: &Discovered) {
+    let rows = found.applications.iter().map(row).collect();
+    ctx.out.table(
+        &["NAMESPACE", "APPLICATION", "FOUND BY", "WORKLOADS", "PARTS", "VOLUMES", "SHARED", "UNPROTECTED"],
+        rows,
+    );
+    map::between(found, LINES_MAX).iter().for_each(|line| ctx.out.line(line));
+}
+
+/// Several clusters, each as if it were alone, and then what lies between them.
+async fn beside(ctx: &Context, args: Args) -> Result<Exit> {
+    if ctx.out.is_dot() {
+        return Err(Failure::usage("a graph is of one cluster").next("leave out --beside, or -o dot"));
+    }
+    let own = ctx.global.context.clone().unwrap_or_else(|| "this cluster".to_owned());
+    let mut clusters: Vec<(String, Discovered, Outward)> = Vec::new();
+    for name in std::iter::once(&own).chain(&args.beside) {
+        let client = if clusters.is_empty() { ctx.client().await? } else { ctx.client_of(name).await? };
+        let (found, outward) = discover_outward(&cluster::discover(client).await?, &args.namespace).await?;
+        let same = |(_, _, other): &&(String, Discovered, Outward)| {
+            !outward.cluster.is_empty() && other.cluster == outward.cluster
+        };
+        if let Some((other, ..)) = clusters.iter().find(same) {
+            return Err(Failure::usage(format!("{name} and {other} are one cluster under two names"))
+                .next("name contexts of different clusters"));
+        }
+        clusters.push((name.clone(), found, outward));
+    }
+    let sighted: Vec<Sighted<'_>> =
+        clusters.iter().map(|(name, found, outward)| Sighted { name, found, outward }).collect();
+    let between = between(&sighted);
+    if !ctx.out.is_table() {
+        let each = |(name, found, _): &(String, Discovered, Outward)| -> Result<Value> {
+            let mut told = serde_json::to_value(found)
+                .map_err(|e| Failure::new(Exit::Failed, format!("cannot tell of {name}: {e}")))?;
+            told["context"] = json!(name);
+            Ok(told)
+        };
+        let told = clusters.iter().map(each).collect::<Result<Vec<_>>>()?;
+        ctx.out.value(&json!({"clusters": told, "between": between}))?;
+        return Ok(Exit::Done);
+    }
+    for (name, found, _) in &clusters {
+        ctx.out.line(ctx.out.tone(Tone::Strong, format!("{name}:")));
+        print_all(ctx, found);
+        print_findings(&ctx.out, &found.findings, ctx.global.verbose > 0);
+    }
+    ctx.out.line(ctx.out.tone(Tone::Strong, "between them:"));
+    if between.is_empty() {
+        ctx.out.line("nothing that we can see");
+    }
+    between.iter().for_each(|one| ctx.out.line(one.words()));
     Ok(Exit::Done)
 }
 

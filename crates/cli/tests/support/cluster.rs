@@ -24,8 +24,17 @@ impl Cluster {
         Cluster::denying(|_| false)
     }
 
+    /// Another one.
+    pub fn second() -> Cluster {
+        Cluster::made(2, |_| false)
+    }
+
     /// The same, whose server denies some requests.
     pub fn denying(deny: impl Fn(&Access<'_>) -> bool + Send + Sync + 'static) -> Cluster {
+        Cluster::made(1, deny)
+    }
+
+    fn made(seed: u64, deny: impl Fn(&Access<'_>) -> bool + Send + Sync + 'static) -> Cluster {
         let mut place = Place::with_repository();
         let volumes = place.path("volumes");
         std::fs::create_dir(&volumes).unwrap();
@@ -33,7 +42,7 @@ impl Cluster {
         let armed = Arc::new(AtomicBool::new(false));
         let is_armed = armed.clone();
         let deny = move |access: &Access<'_>| is_armed.load(Ordering::Relaxed) && deny(access);
-        let server = ApiServer::new(Options::deterministic(1).simulate(volumes).deny(deny));
+        let server = ApiServer::new(Options::deterministic(seed).simulate(volumes).deny(deny));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let serving = runtime.block_on(async {
