@@ -19,6 +19,7 @@ use app::transform::Mapping;
 use common::cluster;
 use http::{Method, Request, Response};
 use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use repo::Severity;
 use serde_json::{Value, json};
 
@@ -155,6 +156,18 @@ async fn an_api_group_that_does_not_answer_on_the_target_is_told_and_the_rest_co
 
 #[tokio::test]
 async fn names_at_every_length_limit_go_the_whole_way() {
+    let server = ApiServer::new(Options::deterministic(1));
+    let target = ApiServer::new(Options::deterministic(2));
+    names_at_every_length_limit(&cluster(&server).await, &cluster(&target).await).await;
+}
+
+#[tokio::test]
+async fn kube_names_at_every_length_limit_go_the_whole_way() {
+    let real = real().await;
+    names_at_every_length_limit(&real, &real).await;
+}
+
+async fn names_at_every_length_limit(here: &Cluster, there: &Cluster) {
     let (space_name, long) = ("n".repeat(63), "x".repeat(253));
     let (label, key) = ("l".repeat(63), format!("{}/{}", "p".repeat(253), "k".repeat(63)));
     let rbac = "rbac.authorization.k8s.io";
@@ -175,27 +188,37 @@ async fn names_at_every_length_limit_go_the_whole_way() {
         binding(&format!("{}a", "b".repeat(252))),
         binding(&format!("{}b", "b".repeat(252))),
     ];
-    let server = ApiServer::new(Options::deterministic(1));
-    create(&cluster(&server).await, &objects).await;
-    let point = point_of(&cluster(&server).await, &[&space_name]).await;
+    create(here, &objects).await;
+    let point = point_of(&round::anew(here).await, &[&space_name]).await;
     let other = "m".repeat(63);
     let mut mapping = Mapping::default();
     mapping.add_namespace(&format!("{space_name}={other}")).unwrap();
     let options = RestoreOptions { transform: mapping.check().unwrap(), ..RestoreOptions::default() };
-    let target = ApiServer::new(Options::deterministic(2));
-    let there = cluster(&target).await;
-    let (_, report) = round::restored(&point, &there, &options).await;
+    let (_, report) = round::restored(&point, there, &options).await;
     assert!(report.failed == 0 && report.is_complete(), "{:#?}", report.findings);
     let bindings =
         there.list(there.resources.find(rbac, "ClusterRoleBinding").unwrap(), None, None).await.unwrap();
-    let bindings: Vec<&str> =
-        bindings.iter().map(Object::name).filter(|name| name.starts_with("bbb")).collect();
+    let is_new = |name: &&str| name.starts_with("bbb") && name.ends_with(other.as_str());
+    let bindings: Vec<&str> = bindings.iter().map(Object::name).filter(is_new).collect();
     assert_eq!(bindings.len(), 2, "two names that differ in their last letter stay two: {bindings:?}");
-    assert!(bindings.iter().all(|name| name.len() <= 253 && name.ends_with(other.as_str())), "{bindings:?}");
+    assert!(bindings.iter().all(|name| name.len() <= 253), "{bindings:?}");
     // A file name has 255 bytes at most.
     let folder = tempfile::tempdir().unwrap();
     let export = manifests(&point, &ExportOptions::default()).unwrap();
     export.write_folder(&folder.path().join("out")).unwrap();
+    let of_copy: Vec<Value> = bindings.iter().map(|name| binding(name)).chain([space(&other)]).collect();
+    round::lose(there, &of_copy).await;
+    round::lose(here, &objects).await;
+}
+
+/// The real server that the tests share.
+async fn real() -> Cluster {
+    let path = std::env::var("HOLDFAST_TEST_KUBECONFIG").unwrap_or_else(|_| {
+        panic!("HOLDFAST_TEST_KUBECONFIG is not set: run this under `tests/real/with kube -- `")
+    });
+    let config = Kubeconfig::read_from(path).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+    Cluster::connect(kube::Client::try_from(config).unwrap()).await.unwrap()
 }
 
 #[tokio::test]
@@ -220,4 +243,43 @@ async fn five_thousand_namespaces_are_no_reason_to_wait() {
     let (_, report) = round::restored(&all, &cluster(&target).await, &RestoreOptions::default()).await;
     println!("5000 namespaces restored in {:?}", begun.elapsed());
     assert_eq!((report.created, report.failed), (10_000, 0), "{:#?}", report.findings.first());
+}
+
+/// A cluster of before 1.24 has one description of its API, megabytes of it. It is fetched when it is another one than the last point has, which
+/// its server says without sending it.
+#[tokio::test]
+async fn a_description_that_did_not_change_is_not_sent_again() {
+    let server = ApiServer::new(Options::deterministic(1));
+    create(&cluster(&server).await, &[space("n"), config("n", "c")]).await;
+    let tag = Arc::new(Mutex::new("\"A1\"".to_owned()));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (told, seen) = (tag.clone(), asked.clone());
+    let old = behind(&server, move |request| match request.uri().path() {
+        "/openapi/v3" => status(404, "the server could not find the requested resource"),
+        "/openapi/v2" => {
+            let tag = told.lock().unwrap().clone();
+            let condition = request.headers().get("if-none-match").map(|v| v.to_str().unwrap().to_owned());
+            let same = condition.as_deref() == Some(tag.as_str());
+            seen.lock().unwrap().push((condition, same));
+            let document = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": tag}, "paths": {}, "definitions": {}});
+            let answer = Response::builder().status(if same { 304 } else { 200 }).header("etag", tag);
+            let body = if same { Vec::new() } else { document.to_string().into_bytes() };
+            Some(Ok(answer.header("content-type", "application/json").body(Body::from(body)).unwrap()))
+        }
+        _ => None,
+    });
+    let repository = round::repository();
+    let backup = async || {
+        let cluster = Cluster::connect(old.clone()).await.unwrap();
+        let point = round::backed_up(&repository, &cluster, &["n".to_owned()]).await;
+        let document = round::documents(&repository).remove("v2").unwrap();
+        (point, document["info"]["version"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(backup().await.1, "\"A1\"");
+    assert_eq!(backup().await.1, "\"A1\"", "the second point has it too");
+    *tag.lock().unwrap() = "\"B2\"".to_owned();
+    assert_eq!(backup().await.1, "\"B2\"");
+    let asked = asked.lock().unwrap().clone();
+    let a = || Some("\"A1\"".to_owned());
+    assert_eq!(asked, [(None, false), (a(), true), (a(), false)], "the condition, and whether it held");
 }

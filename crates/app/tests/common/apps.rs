@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses its own part of this.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests: clippy knows only test functions as tests.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use app::api::{ApiResources, Cluster};
@@ -50,8 +51,16 @@ pub fn namespaces(objects: &[Value]) -> Vec<String> {
 
 /// Creates the objects in their order; gives them back as the server answered.
 pub async fn create(cluster: &Cluster, objects: &[Value]) -> Vec<Object> {
+    let (made, refused) = try_create(cluster, objects).await;
+    assert!(refused.is_empty(), "{refused:#?}");
+    made
+}
+
+/// The same of objects that a server may refuse; says which, and why.
+pub async fn try_create(cluster: &Cluster, objects: &[Value]) -> (Vec<Object>, Vec<String>) {
     let mut resources = cluster.resources.clone();
-    let mut made: Vec<Object> = Vec::new();
+    let (mut made, mut refused): (Vec<Object>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut unserved = BTreeSet::new();
     for object in objects {
         let mut object = Object(object.clone());
         for owner in object
@@ -67,23 +76,27 @@ pub async fn create(cluster: &Cluster, objects: &[Value]) -> Vec<Object> {
         if resources.find_version(&object.gvk()).is_none() {
             for_this_server(&resources, &mut object);
         }
-        let mut patience = 50;
-        let resource = loop {
-            if let Some(resource) = resources.find_version(&object.gvk()) {
-                break resource.clone();
+        // A definition adds a kind, and a real server takes a moment to serve it.
+        for _ in 0..50 {
+            if unserved.contains(&object.gvk()) || resources.find_version(&object.gvk()).is_some() {
+                break;
             }
-            // A definition adds a kind, and a real server takes a moment to serve it.
-            patience -= 1;
-            assert!(patience > 0, "the cluster serves no {}", object.gvk());
             resources = Cluster::connect(cluster.client.clone()).await.unwrap().resources;
             if resources.find_version(&object.gvk()).is_none() {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
+        }
+        let Some(resource) = resources.find_version(&object.gvk()) else {
+            refused.push(format!("{}: the cluster serves no {}", object.key(), object.gvk()));
+            unserved.insert(object.gvk());
+            continue;
         };
-        let created = cluster.create(&resource, &object, false).await;
-        made.push(created.unwrap_or_else(|e| panic!("{}: {e}", object.key())));
+        match cluster.create(resource, &object, false).await {
+            Ok(created) => made.push(created),
+            Err(why) => refused.push(format!("{}: {why}", object.key())),
+        }
     }
-    made
+    (made, refused)
 }
 
 /// The version an older server has of the same fields.

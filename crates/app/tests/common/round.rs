@@ -2,14 +2,14 @@
 #![allow(dead_code)] // Each test file uses its own part of this.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests: clippy knows only test functions as tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use app::api::{Cluster, Propagation};
 use app::backup::{self, BackupOptions, Means};
 use app::object::{Object, ObjectKey};
-use app::point::Point;
+use app::point::{Contents, Point, points};
 use app::restore::{Consent, Deadlines, Executor, Report, RestoreOptions, RestorePlan, plan};
 use app::select::Selection;
 use repo::store::mem::MemStore;
@@ -41,6 +41,15 @@ pub async fn backed_up(repository: &Repository, cluster: &Cluster, namespaces: &
     let options = BackupOptions { selection, ..BackupOptions::default() };
     let report = backup::run(cluster, &means, &options).await.unwrap();
     Point::read(&repository.reader(ReaderOptions::default()).unwrap(), &report.info).unwrap()
+}
+
+/// What the cluster of the latest point said of its API.
+pub fn documents(repository: &Repository) -> BTreeMap<String, Value> {
+    let reader = repository.reader(ReaderOptions::default()).unwrap();
+    let all = points(repository, None).unwrap().done;
+    let api = Contents::open(&reader, all.last().unwrap()).unwrap().api().unwrap();
+    let read = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap();
+    api.documents.iter().map(|(path, content)| (path.clone(), read(content))).collect()
 }
 
 /// Plans and executes, objects only.
