@@ -140,7 +140,7 @@ impl Engine {
         // Two thirds for packs, the rest for plain bytes waiting. More of those than keeps the threads busy
         // would only be memory.
         let pack_bytes = (options.memory_bytes / 3 * 2 / packs).clamp(1 << 20, PACK_BYTES);
-        let waiting_max = (threads * (1 << 20)).max(8 << 20);
+        let waiting_max = (threads * (1 << 20)).max(4 << 20);
         let budget = options.memory_bytes.saturating_sub(packs * pack_bytes).clamp(4 << 20, waiting_max);
         // Empty: each is reserved when first used.
         let buffers = Mutex::new((0..packs).map(|_| BytesMut::new()).collect());

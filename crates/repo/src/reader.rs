@@ -29,7 +29,7 @@ use crate::object::{CHUNK_BYTES_MAX, Capability, Extent, Leaf, ManifestEntry, Pa
 use crate::pack::{Decompressor, check_header};
 use crate::pack_keys::PackKeys;
 use crate::repo::Repository;
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 use crate::tree::{TreeReader, read_manifest};
 
 /// Takes chunks as they are opened: the number of each in what was asked for, and its bytes.
@@ -114,7 +114,7 @@ impl Repository {
     pub(crate) fn reader_by(&self, index: Index, options: ReaderOptions) -> Result<Reader, Error> {
         self.may_read(&options)?;
         // A store names its kind by its URL; only over a network is fetching more than asked a gain.
-        let remote = self.url().starts_with("s3:");
+        let remote = store::is_remote(&self.url());
         let window = options.window_bytes.unwrap_or(if remote { 1 << 20 } else { 0 });
         let memory = match options.memory_bytes {
             0 => self.budget().reader,

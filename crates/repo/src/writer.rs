@@ -44,6 +44,7 @@ use crate::pack::Lane;
 use crate::pack_keys::{PackKeys, Remember};
 use crate::reader::Reader;
 use crate::repo::Repository;
+use crate::store;
 use crate::stream::{Nodes, StreamWriter};
 use crate::tree::{MANIFEST_BYTES_MAX, TreeWriter};
 
@@ -52,7 +53,8 @@ use crate::tree::{MANIFEST_BYTES_MAX, TreeWriter};
 pub struct WriterOptions {
     /// Threads that hash, compress and seal; 0: one for each processor.
     pub threads: usize,
-    /// Puts under way at a time. Each holds a pack in memory.
+    /// Puts under way at a time. Each holds a pack in memory. 0: two over a network, where a put mostly waits, and one into a
+    /// directory.
     pub uploads: usize,
     /// Bytes of memory the writer may use, packs on their way included; 0: its share of what the repository may
     /// use ([`crate::Budget`]).
@@ -77,7 +79,7 @@ impl Default for WriterOptions {
     fn default() -> WriterOptions {
         WriterOptions {
             threads: 0,
-            uploads: 2,
+            uploads: 0,
             memory_bytes: 0,
             compression: 2,
             remember: Remember::Nothing,
@@ -153,7 +155,11 @@ impl Writer {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             threads => threads,
         };
-        let uploads = options.uploads.max(1);
+        let uploads = match options.uploads {
+            0 if store::is_remote(&repo.url()) => 2,
+            0 => 1,
+            uploads => uploads,
+        };
         let mut options = options;
         if options.memory_bytes == 0 {
             options.memory_bytes = repo.budget().writer;

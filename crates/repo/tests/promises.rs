@@ -431,7 +431,7 @@ fn r6_a_slow_store_holds_the_caller_back_at_the_configured_memory() {
     let repo = init_with(store, ChunkBytes::default());
     for memory_bytes in [8 << 20, 24 << 20] {
         gate.shut();
-        let options = WriterOptions { threads: 2, memory_bytes, ..WriterOptions::default() };
+        let options = WriterOptions { threads: 2, uploads: 2, memory_bytes, ..WriterOptions::default() };
         let writer = repo.writer(options).unwrap();
         let (fed, total) = (AtomicUsize::new(0), 80 << 20);
         std::thread::scope(|scope| {

@@ -433,6 +433,11 @@ fn open_unlimited(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, S
     }
 }
 
+/// Whether the store at this URL lies behind a network, where every call waits.
+pub(crate) fn is_remote(url: &str) -> bool {
+    ["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme))
+}
+
 /// Every object whose key begins with `prefix`, in one list: for tests, and where a listing is known to be short.
 pub fn list_all(store: &dyn Store, prefix: &str) -> Result<Vec<Object>, StoreError> {
     let mut found = Vec::new();
@@ -487,6 +492,13 @@ pub(crate) fn range_end(key: &str, url: &str, offset: u64, len: usize, size: u64
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_lies_behind_a_network_whoever_keeps_it() {
+        let remote = |url| is_remote(url);
+        assert!(["s3://b/p", "gs://b/p", "az://c/p"].into_iter().all(remote));
+        assert!(!["/srv/backup", "s3", "file:///srv/backup", "mem://x"].into_iter().any(remote));
+    }
 
     #[test]
     fn urls_lead_to_the_right_store_or_say_what_to_write_instead() {

@@ -46,7 +46,7 @@ pub fn reopen(store: impl Store + 'static, seed: u64) -> Repository {
 
 /// Two threads and packs of the smallest size, so that little data makes several.
 pub fn small_packs() -> WriterOptions {
-    WriterOptions { threads: 2, memory_bytes: 8 << 20, ..WriterOptions::default() }
+    WriterOptions { threads: 2, uploads: 2, memory_bytes: 8 << 20, ..WriterOptions::default() }
 }
 
 /// Bytes that compress about as well as a database: a third is noise.
