@@ -19,8 +19,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("source", &["repo"]),
     ("app", &["repo", "apiserver"]),
     ("rpc", &[]),
-    ("operator", &["api", "apiserver"]),
-    ("cli", &["repo", "apiserver", "source", "app", "rpc"]),
+    ("operator", &["repo", "app", "api", "apiserver"]),
+    ("cli", &["repo", "apiserver", "source", "app", "rpc", "operator"]),
     ("sim", &[]),
 ];
 
