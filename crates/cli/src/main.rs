@@ -90,9 +90,11 @@ fn run(cli: Cli) -> Result<Exit> {
 fn log(verbose: u8, quiet: bool) -> Result<()> {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "error,repo=warn,source=warn,app=warn,cli=warn",
-        (_, 1) => "warn,repo=info,source=info,app=info,apiserver=info,cli=info",
-        (_, 2) => "info,repo=debug,source=debug,app=debug,apiserver=debug,cli=debug,kube=debug",
+        (_, 0) => "error,repo=warn,source=warn,app=warn,cli=warn,operator=info",
+        (_, 1) => "warn,repo=info,source=info,app=info,apiserver=info,cli=info,operator=info",
+        (_, 2) => {
+            "info,repo=debug,source=debug,app=debug,apiserver=debug,cli=debug,operator=debug,kube=debug"
+        }
         _ => "trace",
     };
     let filter = std::env::var("HOLDFAST_LOG").unwrap_or_else(|_| level.to_owned());

@@ -17,6 +17,7 @@ pub mod immutable;
 pub mod import;
 pub mod key;
 pub mod mapping;
+pub mod operator;
 pub mod points;
 pub mod rehearse;
 pub mod repair;
@@ -70,6 +71,8 @@ pub enum Command {
     /// Keep recovery points whatever a policy says
     #[command(subcommand)]
     Hold(hold::Command),
+    /// Run the operator in a cluster: what acts on the custom resources
+    Operator(operator::Args),
     /// Print the version
     Version,
     /// The application of the demo: writes numbered, checksummed records
@@ -103,6 +106,7 @@ pub async fn run(ctx: &Context, command: Command) -> Result<Exit> {
         Command::Retain(args) => retain::run(ctx, args),
         Command::Delete(args) => delete::run(ctx, args),
         Command::Hold(command) => hold::run(ctx, command),
+        Command::Operator(args) => operator::run(ctx, args).await,
         Command::Version => version(ctx),
         Command::DemoWriter(args) => crate::demo::writer::run(args),
     }
