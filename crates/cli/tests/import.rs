@@ -59,6 +59,18 @@ fn backup(location: &Path, name: &str, phase: &str, objects: &[(&str, Value)]) {
     let infos_at = folder.join(format!("{name}-volumeinfo.json"));
     write(&infos_at, &infos);
     gzip(&infos_at);
+    let entry = |object: &Value| match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{namespace}/{}", object["metadata"]["name"].as_str().unwrap()),
+        None => object["metadata"]["name"].as_str().unwrap().to_owned(),
+    };
+    let mut list = json!({});
+    for (_, object) in objects {
+        let of = format!("{}/{}", object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        list[of] = json!([entry(object)]);
+    }
+    let list_at = folder.join(format!("{name}-resource-list.json"));
+    write(&list_at, &list);
+    gzip(&list_at);
 }
 
 fn shop() -> Vec<(&'static str, Value)> {

@@ -87,23 +87,32 @@ fn csi(handle: &str, driver: &str) -> String {
     )
 }
 
+/// A companion of the backup; null if it is not there, or cannot be read, which is told.
+pub(super) fn companion(
+    store: &dyn Store,
+    name: &str,
+    suffix: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<Value, Error> {
+    let key = format!("backups/{name}/{name}-{suffix}.json.gz");
+    let fetch = match Fetch::new(store, key.clone()) {
+        Err(StoreError::NotFound { .. }) => return Ok(Value::Null),
+        fetch => fetch.map_err(|e| store_error(&e))?,
+    };
+    let mut bytes = Vec::new();
+    let read = MultiGzDecoder::new(fetch).take(COMPANION_BYTES_MAX).read_to_end(&mut bytes);
+    let parsed = read
+        .map_err(|e| format!("it cannot be read: {e}"))
+        .and_then(|_| serde_json::from_slice(&bytes).map_err(|e| format!("it does not parse: {e}")));
+    Ok(parsed.unwrap_or_else(|why| {
+        findings.push(Finding::error("unreadable", key, why));
+        Value::Null
+    }))
+}
+
 impl Reading<'_> {
-    /// A companion of the backup; null if it is not there, or cannot be read, which is told.
     fn companion(&mut self, suffix: &str) -> Result<Value, Error> {
-        let key = format!("backups/{0}/{0}-{suffix}.json.gz", self.name);
-        let fetch = match Fetch::new(self.store, key.clone()) {
-            Err(StoreError::NotFound { .. }) => return Ok(Value::Null),
-            fetch => fetch.map_err(|e| store_error(&e))?,
-        };
-        let mut bytes = Vec::new();
-        let read = MultiGzDecoder::new(fetch).take(COMPANION_BYTES_MAX).read_to_end(&mut bytes);
-        let parsed = read
-            .map_err(|e| format!("it cannot be read: {e}"))
-            .and_then(|_| serde_json::from_slice(&bytes).map_err(|e| format!("it does not parse: {e}")));
-        Ok(parsed.unwrap_or_else(|why| {
-            self.data.findings.push(Finding::error("unreadable", key, why));
-            Value::Null
-        }))
+        companion(self.store, self.name, suffix, &mut self.data.findings)
     }
 
     /// In a repository of one of Velero's tools, which has one for each namespace.

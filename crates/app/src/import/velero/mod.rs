@@ -6,6 +6,7 @@
 //! lies; those that are missing say nothing, which is told.
 
 mod data;
+mod listed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -265,6 +266,8 @@ pub async fn import(
     let mut contents = contents(store, &found.name)?;
     let data = data(store, &found.name, &contents.uploads)?;
     contents.findings.extend(data.findings.iter().cloned());
+    let held = contents.objects.iter().chain(&contents.uploads);
+    contents.findings.extend(listed::absent(store, &found.name, held)?);
     let (account, objects) = account(contents, &data, found, env, version).await?;
     let (count, volumes) = (objects.len(), account.volumes.len());
     let started = i64::try_from(account.meta.cut.as_nanosecond()).unwrap_or(i64::MAX);
