@@ -22,7 +22,7 @@ use crate::kinds;
 use crate::object::{Object, ObjectKey};
 use crate::point::{ClusterInfo, Point, Restore};
 use crate::restore::{self, Consent, Data, Done, Executor, Left, NotApproved, RestoreOptions};
-use crate::world;
+use crate::world::{self, World};
 
 /// What is rehearsed, and against what.
 #[derive(Debug, Clone, Default)]
@@ -193,9 +193,50 @@ async fn like(
     options.version = target.resources.version.clone();
     let server = ApiServer::new(options);
     server.serve_as(browse::served(&target.resources, browse::Api::default()));
-    let refused = server.load(seen.objects.values().map(|seen| seen.object.open().0));
+    let parameters = parameters(target, &seen, &goes_to, findings).await;
+    let refused = server.load(seen.objects.values().map(|seen| seen.object.open().0).chain(parameters));
     findings.extend(refused.into_iter().map(|why| Finding::warning("not-loaded", "the target", why)));
     Ok(server)
+}
+
+/// Parameters of policies that lie in namespaces the restore does not go to: without them a policy would judge otherwise than it does
+/// on the target.
+async fn parameters(
+    target: &Cluster,
+    seen: &World,
+    goes_to: &BTreeSet<String>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Value> {
+    let group = "admissionregistration.k8s.io";
+    let mut wanted = BTreeSet::new();
+    for (_, binding) in seen.of_kind(group, "ValidatingAdmissionPolicyBinding") {
+        let binding = binding.object.open();
+        let (policy, namespace) = (binding.str("/spec/policyName"), binding.str("/spec/paramRef/namespace"));
+        let policy = ObjectKey::new(group, "ValidatingAdmissionPolicy", "", policy);
+        if let (false, Some(policy)) =
+            (namespace.is_empty() || goes_to.contains(namespace), seen.objects.get(&policy))
+        {
+            let policy = policy.object.open();
+            let (group, _) = crate::object::split_api_version(policy.str("/spec/paramKind/apiVersion"));
+            let kind = policy.str("/spec/paramKind/kind");
+            wanted.insert((group.to_owned(), kind.to_owned(), namespace.to_owned()));
+        }
+    }
+    let mut found = Vec::new();
+    for (group, kind, namespace) in wanted {
+        let Some(resource) = target.resources.find(&group, &kind) else { continue };
+        match target.list(resource, Some(&namespace), None).await {
+            Ok(objects) => found.extend(objects.into_iter().map(|object| object.0)),
+            Err(why) => findings.push(Finding::warning(
+                "unreadable",
+                format!("{} in {namespace}", resource.full_name()),
+                format!(
+                    "a policy of the target has its parameters there, and the rehearsal does without: {why}"
+                ),
+            )),
+        }
+    }
+    found
 }
 
 /// The class that pretended volumes come with is not the target's.

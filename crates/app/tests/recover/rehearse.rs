@@ -71,6 +71,32 @@ async fn what_the_target_would_refuse_is_told_beforehand() {
                         "properties": {"size": {"type": "integer"}}}}}}}]}})],
             "queues are large here",
         ),
+        (
+            "a definition with another schema",
+            vec![json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "queues.msg.example.com"}, "spec": {"group": "msg.example.com", "scope": "Namespaced",
+                "names": {"kind": "Queue", "plural": "queues", "singular": "queue", "listKind": "QueueList"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "required": ["mirrors"], "properties": {"size": {"type": "string"}, "mirrors": {"type": "integer"}}}}}}}]}})],
+            "spec.size in body must be of type string",
+        ),
+        (
+            "a policy, with its parameters in a namespace of the platform's",
+            vec![
+                namespace(json!({})),
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "platform"}}),
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rules", "namespace": "platform"}, "data": {"registry": "trusted.example.com/"}}),
+                json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "registries"}, "spec": {
+                    "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+                    "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["deployments"]}]},
+                    "validations": [{"expression": "object.spec.template.spec.containers.all(c, c.image.startsWith(params.data.registry))",
+                        "messageExpression": "'images come from ' + params.data.registry"}]}}),
+                json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "registries"},
+                    "spec": {"policyName": "registries", "validationActions": ["Deny"],
+                        "paramRef": {"name": "rules", "namespace": "platform", "parameterNotFoundAction": "Allow"}}}),
+            ],
+            "denied request: images come from trusted.example.com/",
+        ),
     ];
     for (story, objects, expect) in stories {
         let target = server(7);
