@@ -6,7 +6,8 @@
 //! `kubernetes.io/metadata.name`; users and groups that stand for service accounts; full service names
 //! (`db.shop.svc`, with or without the cluster's domain) in any plain text, in configuration and in
 //! opaque secrets, for a copy that talked to the original's database would be worse than none;
-//! `--…namespace=shop` arguments and `…NAMESPACE` variables.
+//! `--…namespace=shop` arguments and `…NAMESPACE` variables; `shop/tls` where the kind's reference table says so; parameters
+//! of classes that are called `…namespace`.
 //!
 //! Not certain, and left: short names (`db.shop`) — a note is made when the recovery point has such a
 //! service — labels, and names inside packed data such as Helm's release secrets.
@@ -21,6 +22,9 @@ use k8s_openapi::ByteString;
 use serde_json::Value;
 
 use super::{LAST_APPLIED, Note, Transform, escape, is_opaque};
+use crate::kinds::{self, To};
+use crate::object::split_api_version;
+use crate::refs;
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const HELM_NAMESPACE: &str = "meta.helm.sh/release-namespace";
@@ -63,6 +67,7 @@ pub(super) fn apply(transform: &Transform, original: &Value, value: &mut Value, 
             walk.at.pop();
         }
     }
+    walk.slashed(original, value);
     let linked = std::mem::take(&mut walk.linked);
     settle_name(transform, &kind, &linked, original, value, notes);
 }
@@ -227,10 +232,40 @@ impl Walk<'_> {
                     self.name(name);
                 }
             }
+            // Of a class: all is its driver's own, but that something lies in a namespace.
+            Value::Object(parameters) if key == "parameters" => {
+                for (key, value) in parameters {
+                    match value {
+                        Value::String(name) if key.to_lowercase().ends_with("namespace") => self.name(name),
+                        _ => {}
+                    }
+                }
+            }
             // A plain map of labels, as a Service has it; selectors with inner structure are walked.
             Value::Object(labels) if key == "selector" && labels.values().all(Value::is_string) => {}
-            _ if is_opaque(key) => {}
+            // A list is no map of the user's, whatever it is called.
+            _ if is_opaque(key) && (!value.is_array() || key == "managedFields") => {}
             other => self.value(other),
+        }
+    }
+
+    /// `shop/tls`, where the kind's reference table says that a namespace and a name stand in one text.
+    fn slashed(&mut self, original: &Value, value: &mut Value) {
+        let text = |field: &str| original.get(field).and_then(Value::as_str).unwrap_or("");
+        let (group, _) = split_api_version(text("apiVersion"));
+        let rules = kinds::lookup(group, text("kind")).refs.iter();
+        for rule in rules.filter(|rule| matches!(rule.to, To::Slashed(..))) {
+            let mut places = Vec::new();
+            refs::walk(value, rule.at, String::new(), false, &mut |_, at, _| places.push(at));
+            for place in places {
+                if let Some(Value::String(text)) = value.pointer_mut(&place)
+                    && let Some((namespace, name)) = text.split_once('/')
+                {
+                    let mut namespace = namespace.to_owned();
+                    self.name(&mut namespace);
+                    *text = format!("{namespace}/{name}");
+                }
+            }
         }
     }
 
@@ -462,6 +497,25 @@ mod tests {
             json!({"kind": "Deployment", "metadata": {"namespace": "shop-test", "name": "x"}, "spec": {"template": {"spec": {"containers": [{
                 "name": "shop", "args": ["--namespace=shop-test", "--leader-election-namespace=shop-test", "--watch-namespaces=shop-test,other", "--name=shop", "http://db.shop-test.svc:5432/x"],
                 "env": [{"name": "POD_NAMESPACE", "value": "shop-test"}, {"name": "SHOP", "value": "shop"}, {"name": "URL", "value": "db.data-test.svc.cluster.local"}]}]}}}}),
+        );
+        check(
+            "a namespace and a name in one annotation, which has to be one that the table knows",
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"namespace": "shop", "name": "x", "annotations": {
+                "nginx.ingress.kubernetes.io/auth-secret": "data/users", "nginx.ingress.kubernetes.io/proxy-ssl-secret": "plain", "other": "data/users"}}}),
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"namespace": "shop-test", "name": "x", "annotations": {
+                "nginx.ingress.kubernetes.io/auth-secret": "data-test/users", "nginx.ingress.kubernetes.io/proxy-ssl-secret": "plain", "other": "data/users"}}}),
+        );
+        check(
+            "a list that is called as a user's map is",
+            json!({"kind": "ExternalSecret", "metadata": {"namespace": "shop", "name": "x"}, "spec": {"data": [{"sourceRef": {"storeRef": {"name": "s", "namespace": "data"}}}]}}),
+            json!({"kind": "ExternalSecret", "metadata": {"namespace": "shop-test", "name": "x"}, "spec": {"data": [{"sourceRef": {"storeRef": {"name": "s", "namespace": "data-test"}}}]}}),
+        );
+        check(
+            "parameters of classes",
+            json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "x"}, "parameters": {
+                "csi.storage.k8s.io/provisioner-secret-name": "shop", "csi.storage.k8s.io/provisioner-secret-namespace": "shop", "adminSecretNamespace": "data", "pool": "shop"}}),
+            json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "x"}, "parameters": {
+                "csi.storage.k8s.io/provisioner-secret-name": "shop", "csi.storage.k8s.io/provisioner-secret-namespace": "shop-test", "adminSecretNamespace": "data-test", "pool": "shop"}}),
         );
         check(
             "a config map's text, not its fields; an opaque secret; a certificate's secret stays",
