@@ -4,7 +4,7 @@
 //! everything ends at once: all requests go through the fence, so nothing that is still on its way in this process gets out. Whoever is
 //! asked to stop ends the work first and gives the lease back then, so that another replica leads within seconds.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use app::api::{ApiResources, Cluster};
 use repo::{Env, LocalOptions};
@@ -133,6 +133,7 @@ async fn work(client: kube::Client, clock: Clock, env: Env, options: Options) ->
         points,
         namespaces,
         workloads: labelled.iter().map(|watch| (watch.kind.clone(), watch.known.clone())).collect(),
+        checked: Mutex::default(),
     });
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let routes = [

@@ -12,7 +12,7 @@ pub mod repository;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::Kind as OwnKind;
 use apiserver::{Cause, Definition};
@@ -79,7 +79,12 @@ pub struct World {
     pub namespaces: Known,
     /// Workloads with our label.
     pub workloads: Vec<(Kind, Known)>,
+    /// What was said of objects that many others name, by kind and key: of which version, and the spec with all defaults.
+    pub checked: Mutex<BTreeMap<(&'static str, Key), Checked>>,
 }
+
+/// What was said of an object, and of which version.
+pub type Checked = (Value, Result<Value, String>);
 
 impl World {
     /// The labels of a namespace.
@@ -96,24 +101,26 @@ impl World {
     {
         let unreadable = |what: &str| Failure::Other(format!("this release has no {what} of {}", K::KIND));
         let definition = self.definitions.get(K::KIND).ok_or_else(|| unreadable("definition"))?;
-        let mut complete = (*object).clone();
-        definition.complete(&mut complete);
-        // What may never change is compared with what was accepted: a controller has not seen what was before.
-        let accepted = &object["status"]["accepted"];
-        let old = accepted.is_object().then(|| {
-            let mut old = json!({"spec": accepted, "metadata": object["metadata"]});
-            definition.complete(&mut old);
-            old
-        });
-        // What Holdfast wrote itself is not judged.
-        if let Some(complete) = complete.as_object_mut() {
-            complete.remove("status");
-        }
-        let causes = check::check(definition, old.as_ref(), &complete);
-        let spec = match causes.is_empty() {
-            true => serde_json::from_value(complete["spec"].take()).map_err(|e| format!("spec: {e}")),
-            false => Err(told(&causes)),
+        let version = &object["metadata"]["resourceVersion"];
+        let at = (K::KIND, Key::of(&object));
+        // A policy is looked at for each of its applications, and to check it takes much longer than all else.
+        let is_named = matches!(K::KIND, "Policy" | "Repository") && version.is_string();
+        let known = || {
+            let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+            checked.get(&at).filter(|(of, _)| of == version).map(|(_, said)| said.clone())
         };
+        let said = match known().filter(|_| is_named) {
+            Some(said) => said,
+            None => {
+                let said = checked(definition, &object);
+                if is_named {
+                    let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+                    checked.insert(at, (version.clone(), said.clone()));
+                }
+                said
+            }
+        };
+        let spec = said.and_then(|spec| serde_json::from_value(spec).map_err(|e| format!("spec: {e}")));
         let read = serde_json::from_value(object["status"].clone()).ok();
         let status = match read {
             Some(status) => status,
@@ -154,6 +161,25 @@ pub struct Own<S, T> {
     pub status: T,
     /// As it lies in the cluster.
     pub object: Arc<Value>,
+}
+
+/// The spec of an object with all defaults, or what is wrong with it.
+fn checked(definition: &Definition, object: &Value) -> Result<Value, String> {
+    let mut complete = object.clone();
+    definition.complete(&mut complete);
+    // What may never change is compared with what was accepted: a controller has not seen what was before.
+    let accepted = &object["status"]["accepted"];
+    let old = accepted.is_object().then(|| {
+        let mut old = json!({"spec": accepted, "metadata": object["metadata"]});
+        definition.complete(&mut old);
+        old
+    });
+    // What Holdfast wrote itself is not judged.
+    if let Some(complete) = complete.as_object_mut() {
+        complete.remove("status");
+    }
+    let causes = check::check(definition, old.as_ref(), &complete);
+    if causes.is_empty() { Ok(complete["spec"].take()) } else { Err(told(&causes)) }
 }
 
 /// What is wrong, in one text.

@@ -288,3 +288,19 @@ async fn a_lease_is_kept_lost_and_given_back() {
     let lease = cluster.get_path(path).await.unwrap();
     assert_eq!(lease["metadata"]["labels"]["seen"], json!("by-me"), "what others wrote stays");
 }
+
+/// A busy machine wakes whoever sleeps late: time that has passed counts, not how often somebody woke up.
+#[tokio::test]
+async fn who_is_woken_late_renews_in_time_all_the_same() {
+    let server = ApiServer::new(Options::deterministic(1));
+    let clock = Clock::ours(START);
+    let (first, mut leading) = won(election(&server, &clock, "first"), &clock).await;
+    let fence = leading.fence.clone();
+    let kept = tokio::spawn(async move { first.keep(&mut leading).await });
+    for _ in 0..30 {
+        clock.pass(Duration::from_secs(3));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(fence.is_open() && !kept.is_finished());
+    kept.abort();
+}
