@@ -243,9 +243,12 @@ pub fn record<T: Record>() -> Schema<Option<T>> {
     T::rules().into_iter().fold(Schema::new(json), Schema::rule)
 }
 
-/// An object with the fields of a record, all of which have defaults, so that it is always there.
+/// An object with the fields of a record that can be left out, so that it is always there. Its default names every default of a field:
+/// a server asks the rules about a default as it is written, before anything is filled in.
 pub fn filled<T: Record>() -> Schema<T> {
-    record::<T>().default(json!({}))
+    let fields = T::fields();
+    let defaults = fields.iter().filter_map(|f| Some((f.name.clone(), f.json.get("default")?.clone())));
+    record::<T>().default(defaults.collect::<Map<String, Value>>())
 }
 
 /// An object that is kept as it is and read by somebody else.
@@ -365,6 +368,7 @@ mod tests {
             json!({"description": "Of what.", "type": "array", "maxItems": 2,
                 "items": {"type": "string", "maxLength": 4}})
         );
+        assert_eq!(filled::<Thing>().into_json()["default"], json!({"size": 3}));
         assert_eq!(
             schema["x-kubernetes-validations"],
             json!([{"message": "make another thing", "rule":

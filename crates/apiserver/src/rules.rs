@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::cel::{self, Expr, Type, Val};
+use crate::schema;
 use crate::status::Cause;
 
 /// The compiled expressions of a schema, by their text.
@@ -71,9 +72,34 @@ fn compiled(schema: &Value, rule: &Value, key: &str, is_root: bool) -> Result<()
     }
 }
 
-/// What is wrong with the rules and patterns of a definition's schema.
+/// Whether a default fits its own schema, rules included. It is judged as it is written: other defaults inside it are not filled in.
+fn default_fits(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
+    let Some(default) = schema.get("default") else { return };
+    let mut known = default.clone();
+    if !schema::prune(schema::nested(schema), &mut known).is_empty() {
+        causes.push(Cause::invalid(path, default, "must not have unknown fields"));
+    }
+    // The sentence tells the place within the default, the field all of it.
+    let mut own = Vec::new();
+    schema::validate(schema, default, "", &mut own);
+    if own.is_empty() {
+        return validate(&compile(schema), schema, None, default, path, causes);
+    }
+    causes.extend(own.into_iter().map(|cause| {
+        let dot = if cause.field.is_empty() || cause.field.starts_with('[') { "" } else { "." };
+        Cause { field: format!("{path}{dot}{}", cause.field), ..cause }
+    }));
+}
+
+/// What is wrong with the defaults, rules and patterns of a definition's schema.
 pub fn check_definition(schema: &Value, path: &str, causes: &mut Vec<Cause>) {
     let root = path.to_owned();
+    let before = causes.len();
+    each(schema, path, &mut |schema, path| default_fits(schema, &format!("{path}.default"), causes));
+    // As on a real server: of defaults that do not fit, rules are not even read.
+    if causes.len() > before {
+        return;
+    }
     each(schema, path, &mut |schema, path| {
         for (at, rule) in rules(schema).enumerate() {
             let here = format!("{path}.x-kubernetes-validations[{at}]");
@@ -345,6 +371,45 @@ mod tests {
         refused(
             json!({"rule": "self.n >= oldSelf.n", "optionalOldSelf": true}),
             "no matching overload for '_>=_'",
+        );
+    }
+
+    #[test]
+    fn a_default_that_breaks_its_own_rule_is_refused_as_it_is_written() {
+        let refused = |default: Value, expect: &[&str]| {
+            let from = json!({"type": "object", "default": default, "properties": {
+                "from": {"type": "string", "default": "Same"}, "selector": {"type": "object"}},
+                "x-kubernetes-validations": [{"rule": "(self.from == 'Some') == has(self.selector)", "message": "selector goes with Some"}]});
+            let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"allowed": from}}}});
+            let mut causes = Vec::new();
+            check_definition(&schema, "schema", &mut causes);
+            let told: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+            assert_eq!(told, expect);
+        };
+        refused(json!({"from": "Same"}), &[]);
+        let at = "schema.properties[spec].properties[allowed].default";
+        // The default of `from` comes later.
+        refused(
+            json!({}),
+            &[&format!(
+                "{at}: Invalid value: \"object\": no such key: from evaluating rule: selector goes with Some"
+            )],
+        );
+        refused(
+            json!({"from": "Some"}),
+            &[&format!("{at}: Invalid value: \"object\": selector goes with Some")],
+        );
+        refused(
+            json!({"from": 1}),
+            &[&format!(
+                "{at}.from: Invalid value: \"integer\": from in body must be of type string: \"integer\""
+            )],
+        );
+        refused(
+            json!({"from": "Same", "form": "x"}),
+            &[&format!(
+                "{at}: Invalid value: {{\"from\":\"Same\",\"form\":\"x\"}}: must not have unknown fields"
+            )],
         );
     }
 

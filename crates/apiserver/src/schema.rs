@@ -156,7 +156,8 @@ fn below<'a>(schema: &'a Value, key: &str) -> Option<Shape<'a>> {
     preserves(schema).then_some(Shape::Unknown)
 }
 
-fn nested(schema: &Value) -> Shape<'_> {
+/// The shape of what a schema inside another one describes.
+pub fn nested(schema: &Value) -> Shape<'_> {
     if schema["x-kubernetes-embedded-resource"] == json!(true) {
         Shape::Custom(schema)
     } else {

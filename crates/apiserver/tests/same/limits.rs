@@ -149,7 +149,18 @@ pub fn schemas() -> Vec<Step> {
     let gauge = |name: &str, spec: Value| json!({"apiVersion": "schema.same.io/v1", "kind": "Gauge", "metadata": {"name": name}, "spec": spec});
     let bad = |name: &'static str, spec: Value| post(name, gauges, gauge("bad", spec));
     let one = |rest: &str| format!("{gauges}/{rest}");
+    let default = |name: &'static str, default: Value| {
+        let spec = json!({"type": "object", "default": default, "required": ["a"], "properties": {
+            "a": {"type": "string", "maxLength": 3}, "b": {"type": "string", "default": "b"}}});
+        let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "gauges.schema.same.io"},
+            "spec": {"group": "schema.same.io", "scope": "Namespaced", "names": {"plural": "gauges", "kind": "Gauge"}, "versions": [version("v1", true, &spec)]}});
+        post(name, definitions, definition)
+    };
     vec![
+        default("a default of another type", json!({"a": 1})),
+        default("a default that lacks what is required", json!({"b": "x"})),
+        default("a default that is too long", json!({"a": "abcd"})).own_words(),
+        default("a default with more than its fields", json!({"a": "x", "c": "x"})).own_words(),
         post(
             "define gauges",
             definitions,
