@@ -62,6 +62,20 @@ async fn kube_every_application_comes_back_as_it_was() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[tokio::test]
+async fn what_every_cluster_has_is_as_it_was_if_nobody_changed_it() {
+    let server = ApiServer::new(Options::deterministic(1));
+    let cluster = common::cluster(&server).await;
+    let settings = Object(common::object("cm default/settings text:x"));
+    let resource = cluster.resources.find_version(&settings.gvk()).unwrap();
+    cluster.create(resource, &settings, false).await.unwrap();
+    let point = round::backed_up(&round::repository(), &cluster, &["default".to_owned()]).await;
+    let plan = plan(&point, &cluster, &RestoreOptions::default()).await.unwrap();
+    let steps: Vec<_> = plan.steps().map(|s| format!("{:?} {}: {}", s.action, s.key, s.reason)).collect();
+    assert!(steps.iter().any(|step| step.contains("Namespace default")), "{steps:#?}");
+    assert!(!plan.changes_anything(), "{steps:#?}");
+}
+
 /// A name that others of its kind may have, too.
 fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "web", "db-0", "x.y", "shop"]).prop_map(str::to_owned)

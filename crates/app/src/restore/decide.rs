@@ -78,7 +78,7 @@ pub(super) async fn decide(target: &Target<'_>, wanted: Wanted) -> (Step, Vec<Fi
     }
     match &live {
         None => absent(target, &mut step, can_dry_run, &mut findings).await,
-        Some(live) if is_made_by_cluster(live) => {
+        Some(live) if is_made_by_cluster(live) && differs(live, &step.desired) => {
             step.method = Method::Apply;
             step.action = Action::Update;
             step.reason = "the cluster made a bare one; the point's is applied over it".into();
@@ -372,6 +372,12 @@ async fn has_extra(
         Ok(result) => !changes(&now.0, &pair(&step.desired, &result).0.0).is_empty(),
         Err(_) => false,
     }
+}
+
+/// Is what is there something else than what is wanted?
+fn differs(live: &Object, desired: &Object) -> bool {
+    let (now, wanted) = pair(desired, live);
+    !changes(&now.0, &wanted.0).is_empty()
 }
 
 /// What every namespace gets: nobody's work yet.
