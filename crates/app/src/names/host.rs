@@ -14,8 +14,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// From `db`, `db.data:5432`, `10.0.0.5`, `[::1]:80`. Nothing that means this very machine, the cluster's own API, or that
-    /// something else still has to fill in.
+    /// From `db`, `db.data:5432`, `10.0.0.5`, `[::1]:80`. Nothing that means this very machine, the cluster's own API or its domain,
+    /// or that something else still has to fill in.
     pub fn parse(text: &str) -> Option<Host> {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -52,6 +52,7 @@ impl Host {
             && name != "localhost"
             && !name.ends_with(".localhost")
             && !name.starts_with("kubernetes.default")
+            && !CLUSTER.contains(&name.as_str())
             && !NO_HOSTS.contains(&name.as_str());
         fine.then_some(Host { name, port })
     }
@@ -70,6 +71,9 @@ impl Host {
         !self.name.contains(['.', ':'])
     }
 }
+
+/// The cluster's domain, which meshes and DNS are told as it is: nobody is reached by it alone.
+const CLUSTER: &[&str] = &["cluster.local", "svc.cluster.local"];
 
 /// Words that stand where a host may stand.
 const NO_HOSTS: &[&str] = &[

@@ -372,6 +372,8 @@ mod tests {
         for (key, text) in [
             ("LISTEN_ADDR", "0.0.0.0:8080"),
             ("DB_HOST", "localhost"),
+            ("HOST", "cluster.local"),
+            ("DNS_SERVER", "svc.cluster.local."),
             ("URL", "http://127.0.0.1:8080/x"),
             ("API", "https://kubernetes.default.svc"),
             ("DB_HOST", "$(DB_HOST)"),
