@@ -21,8 +21,11 @@ use std::path::Path;
 
 use apiserver::{ApiServer, Options};
 use app::api::Cluster;
+use app::certificate::{External, State};
+use app::discover::discover;
 use app::drift;
 use app::object::Object;
+use app::select::{Selection, select};
 use futures::FutureExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
@@ -85,6 +88,55 @@ fn application(path: &Path, name: &str, cluster: &Cluster) -> Vec<Value> {
     in_order(objects)
 }
 
+/// Prints what is found of it without configuration, and what a point of its namespaces lacks.
+async fn told(cluster: &Cluster, namespaces: &[String]) {
+    let found = discover(cluster, namespaces).await.unwrap();
+    for application in &found.applications {
+        println!(
+            "  application {} by {}: {} parts, {} claims, shared {:?}, needs {:?}, outside {:?}, unprotected {:?}",
+            application.full_name(),
+            application.by,
+            application.parts.len(),
+            application.volumes.len(),
+            application.shared.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            application
+                .needs
+                .iter()
+                .map(|need| format!("{} of {}", need.to, need.application))
+                .collect::<Vec<_>>(),
+            application.external.iter().map(External::words).collect::<Vec<_>>(),
+            application.unprotected,
+        );
+    }
+    for key in &found.unclaimed {
+        println!("  of no application: {key}");
+    }
+    let selection = Selection { namespaces: namespaces.to_vec(), ..Selection::default() };
+    let selected = select(cluster, &selection).await.unwrap();
+    let of = |state: State| selected.references.iter().filter(move |r| r.state == state);
+    println!(
+        "  a point: {} objects, {} references inside, {} expected on the target, {} missing",
+        selected.objects.len(),
+        of(State::Included).count(),
+        of(State::ExpectedOnTarget).count(),
+        of(State::Missing).count()
+    );
+    for lacks in of(State::Missing) {
+        println!(
+            "  missing: {} of {} at {} ({:?}): {}",
+            lacks.to, lacks.from, lacks.at, lacks.by, lacks.reason
+        );
+    }
+    let outside: BTreeSet<String> =
+        of(State::ExpectedOnTarget).map(|r| format!("{}: {}", r.to, r.reason)).collect();
+    for expected in outside {
+        println!("  expected: {expected}");
+    }
+    for finding in found.findings.iter().chain(&selected.findings) {
+        println!("  {:?} {} {}: {}", finding.severity, finding.code, finding.what, finding.message);
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs manifests that are not ours: HOLDFAST_PUBLISHED names their directory"]
 async fn published_manifests_come_back_as_they_were() {
@@ -110,6 +162,7 @@ async fn published_manifests_come_back_as_they_were() {
         }
         let taken: Vec<Value> =
             objects.into_iter().filter(|o| made.iter().any(|m| m.key() == Object(o.clone()).key())).collect();
+        told(&round::anew(&cluster).await, &apps::namespaces(&taken)).await;
         let trip = trip::comes_back(&name, &taken, &made, &cluster);
         if AssertUnwindSafe(trip).catch_unwind().await.is_err() {
             let _ = AssertUnwindSafe(round::lose(&cluster, &taken)).catch_unwind().await;

@@ -77,7 +77,7 @@ pub async fn try_create(cluster: &Cluster, objects: &[Value]) -> (Vec<Object>, V
             for_this_server(&resources, &mut object);
         }
         // A definition adds a kind, and a real server takes a moment to serve it.
-        for _ in 0..50 {
+        for _ in 0..300 {
             if unserved.contains(&object.gvk()) || resources.find_version(&object.gvk()).is_some() {
                 break;
             }

@@ -87,9 +87,10 @@ pub async fn lose(cluster: &Cluster, objects: &[Value]) {
     }
     let outside = keys.iter().rev().filter(|key| key.namespace.is_empty());
     let (spaces, others): (Vec<_>, Vec<_>) = outside.partition(|key| key.is("", "Namespace"));
-    // Webhooks first: one without pods stands before everything else.
-    let (hooks, others): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|key| key.kind.ends_with("WebhookConfiguration"));
+    // Webhooks and API services first: without pods one stands before everything else, and the other keeps namespaces from going.
+    let (hooks, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|key| {
+        key.kind.ends_with("WebhookConfiguration") || key.is("apiregistration.k8s.io", "APIService")
+    });
     for key in hooks.into_iter().chain(spaces).chain(others) {
         let Some(resource) = cluster.resources.find(&key.group, &key.kind) else { continue };
         cluster.delete(resource, "", &key.name, Propagation::Background, None).await.unwrap();
