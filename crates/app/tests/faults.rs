@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test file: clippy knows only test functions as tests.
 
 mod common;
+#[path = "common/own.rs"]
+mod own;
 #[path = "common/round.rs"]
 mod round;
 
@@ -14,12 +16,14 @@ use app::api::{BrokenGroup, Cluster};
 use app::export::{ExportOptions, manifests};
 use app::object::Object;
 use app::point::Point;
-use app::restore::RestoreOptions;
+use app::restore::{RestoreOptions, plan};
 use app::transform::Mapping;
 use common::cluster;
+use futures::StreamExt;
 use http::{Method, Request, Response};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use own::OwnCluster;
 use repo::Severity;
 use serde_json::{Value, json};
 
@@ -219,6 +223,44 @@ async fn real() -> Cluster {
     let config = Kubeconfig::read_from(path).unwrap();
     let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     Cluster::connect(kube::Client::try_from(config).unwrap()).await.unwrap()
+}
+
+/// On a server of its own: the controllers of a real one put an account, its token and a certificate into every namespace, which
+/// takes them minutes, and stands in everybody's way.
+#[tokio::test]
+async fn kube_five_thousand_namespaces_are_no_reason_to_wait() {
+    let own = OwnCluster::up().await;
+    let here = own.connect().await;
+    let spaces = here.resources.find("", "Namespace").unwrap();
+    let configs = here.resources.find("", "ConfigMap").unwrap();
+    let begun = Instant::now();
+    futures::stream::iter(0..5_000)
+        .map(async |i| {
+            let name = format!("n{i:04}");
+            here.create(spaces, &Object(space(&name)), false).await.unwrap();
+            here.create(configs, &Object(config(&name, "c")), false).await.unwrap();
+        })
+        .buffer_unordered(16)
+        .collect::<()>()
+        .await;
+    println!("5000 namespaces made in {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let one = point_of(&here, &["n0007"]).await;
+    println!("one of 5000 namespaces backed up in {:?}", begun.elapsed());
+    assert!(one.objects.iter().any(|o| o.key.name == "c") && one.meta.namespaces == ["n0007"]);
+    let begun = Instant::now();
+    let all = point_of(&here, &["n*"]).await;
+    println!("5000 namespaces backed up in {:?}", begun.elapsed());
+    let named =
+        |name: &str| all.objects.iter().filter(|o| o.key.kind == "ConfigMap" && o.key.name == name).count();
+    assert_eq!((all.meta.namespaces.len(), named("c")), (5_000, 5_000));
+    assert!(all.certificate.complete, "{:#?}", all.certificate.findings.first());
+    // Deleting them takes a real controller longer than all else, so it is planned and not done: every one is looked at.
+    let begun = Instant::now();
+    let plan = plan(&all, &here, &RestoreOptions::default()).await.unwrap();
+    println!("a restore of 5000 namespaces planned in {:?}", begun.elapsed());
+    let counts = plan.counts();
+    assert!(!plan.changes_anything() && counts.unchanged >= 10_000, "{counts:?}");
 }
 
 #[tokio::test]
