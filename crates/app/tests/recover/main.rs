@@ -12,6 +12,7 @@ mod fidelity;
 #[path = "../common/nothing.rs"]
 mod nothing;
 mod paper;
+mod plan;
 mod rehearse;
 mod restore;
 mod site;
