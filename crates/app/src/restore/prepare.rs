@@ -290,11 +290,70 @@ fn link(prepared: &mut Prepared, objects: &[StoredObject], by_uid: &BTreeMap<Str
             }
         }
     }
+    let mut made_again = makers(prepared, objects, by_uid);
     for candidate in &mut prepared.candidates {
         candidate.claims.extend(owned_claims.remove(&candidate.key).into_iter().flatten());
+        candidate.claims.extend(made_again.remove(&candidate.key).into_iter().flatten());
         candidate.claims.sort();
         candidate.claims.dedup();
     }
+}
+
+/// Who makes again what uses claims: an operator that finds its resource starts a database on whatever is in the claim. What uses a
+/// claim is in the point, restored itself or to be looked at only; everything above it that is restored waits, for whoever
+/// made it may make it again under another name.
+fn makers(
+    prepared: &Prepared,
+    objects: &[StoredObject],
+    by_uid: &BTreeMap<String, ObjectKey>,
+) -> BTreeMap<ObjectKey, BTreeSet<ObjectKey>> {
+    let claims: BTreeMap<&ObjectKey, &ObjectKey> = prepared
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.key.is("", "PersistentVolumeClaim"))
+        .filter_map(|candidate| Some((candidate.was.as_ref()?, &candidate.key)))
+        .collect();
+    let mut found: BTreeMap<ObjectKey, BTreeSet<ObjectKey>> = BTreeMap::new();
+    if claims.is_empty() {
+        return found;
+    }
+    let names: Vec<ObjectKey> = claims.keys().map(|key| (*key).clone()).collect();
+    let mut above: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut users = Vec::new();
+    for stored in objects {
+        let original = stored.original.open();
+        let owners: Vec<String> = original.owner_references().into_iter().map(|owner| owner.uid).collect();
+        if owners.is_empty() {
+            continue;
+        }
+        let named = refs::of(&original).into_iter().filter_map(|found| match found.target {
+            Target::Object(key) => Some(key),
+            _ => None,
+        });
+        let mut used: Vec<ObjectKey> = named.collect();
+        if stored.key.is("apps", "StatefulSet") {
+            used.extend(claims_of_set(&original, &names));
+        }
+        let used: BTreeSet<ObjectKey> =
+            used.iter().filter_map(|key| claims.get(key)).map(|key| (*key).clone()).collect();
+        above.insert(original.uid().to_owned(), owners.clone());
+        if !used.is_empty() {
+            users.push((owners, used));
+        }
+    }
+    for (mut open, used) in users {
+        let mut seen = BTreeSet::new();
+        while let Some(uid) = open.pop() {
+            if !seen.insert(uid.clone()) {
+                continue;
+            }
+            if let Some(key) = by_uid.get(&uid) {
+                found.entry(key.clone()).or_default().extend(used.iter().cloned());
+            }
+            open.extend(above.get(&uid).into_iter().flatten().cloned());
+        }
+    }
+    found
 }
 
 /// The claims a StatefulSet made: `<template>-<set>-<ordinal>`.
@@ -462,6 +521,42 @@ pub(in crate::restore) mod tests {
         );
         assert_eq!(prepared.findings.len(), 1);
         assert_eq!(prepared.findings[0].what, "patch 1 (kind Deployment)");
+    }
+
+    #[test]
+    fn who_makes_again_what_uses_a_claim_waits_for_its_data_too() {
+        let by = |kind: &str, uid: &str| json!({"apiVersion": "msg.example.com/v1", "kind": kind, "name": "q", "uid": uid, "controller": true});
+        let volumes = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "data-q-0"}}]);
+        let pod = json!({"owner": by("PodSet", "s"), "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": volumes}});
+        let objects = [
+            stored(object("msg.example.com/v1", "Queue", "shop", "q", "q", json!({}))),
+            stored(object("msg.example.com/v1", "Queue", "shop", "other", "o", json!({}))),
+            // Restored, as everything is that a custom resource owns; only what built-in workloads make is left to them.
+            stored(object(
+                "msg.example.com/v1",
+                "PodSet",
+                "shop",
+                "q",
+                "s",
+                json!({"owner": by("Queue", "q")}),
+            )),
+            stored(object("v1", "Pod", "shop", "q-0", "p", pod)),
+            // Nobody owns it: it is to outlive the queue.
+            stored(object("v1", "PersistentVolumeClaim", "shop", "data-q-0", "c", json!({"spec": {}}))),
+        ];
+        let prepared = run(&objects, "namespaces: {shop: s2}");
+        let claims = |name: &str| {
+            let one = prepared.candidates.iter().find(|c| c.key.name == name).unwrap();
+            one.claims.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let of_kind = |kind: &str| {
+            prepared.candidates.iter().find(|c| c.key.kind == kind && c.key.name == "q").unwrap()
+        };
+        for kind in ["PodSet", "Queue"] {
+            let waits: Vec<String> = of_kind(kind).claims.iter().map(ToString::to_string).collect();
+            assert_eq!(waits, ["PersistentVolumeClaim s2/data-q-0"], "{kind}");
+        }
+        assert!(claims("other").is_empty());
     }
 
     #[test]
