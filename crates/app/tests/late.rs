@@ -232,14 +232,7 @@ async fn restored(
         ..Executor::new(cluster, Env::real())
     };
     let approved = plan.approve(&Consent::default()).unwrap();
-    let execution = async {
-        let report = approved.execute(&executor).await;
-        println!(
-            "{} created, {} failed: {:#?} {:#?}",
-            report.created, report.failed, report.findings, report.volumes
-        );
-        report
-    };
+    let execution = approved.execute(&executor);
     tokio::join!(execution, meanwhile()).0
 }
 

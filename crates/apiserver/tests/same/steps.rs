@@ -65,6 +65,11 @@ pub fn made(name: &'static str, method: &'static str, path: &str, body: fn(&Seen
     step(name, method, path, "application/json", Body::Made(body))
 }
 
+/// A watch that ends soon.
+fn watch(path: &str, query: &str) -> String {
+    format!("{path}?watch=true&timeoutSeconds=2&{query}")
+}
+
 fn conf(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
 }
@@ -211,6 +216,11 @@ fn metadata_and_objects() -> Vec<Step> {
         get("list by label", "configmaps?labelSelector=x%20in%20(y)"),
         get("list by bad label", "configmaps?labelSelector=a%20b").own_words(),
         get("list by unknown field", "configmaps?fieldSelector=data.a=1"),
+        get("list by name", "configmaps?fieldSelector=metadata.name%3Da,metadata.namespace%3Dsame"),
+        get(
+            "list by another name",
+            "configmaps?fieldSelector=metadata.name!%3Da,metadata.name!%3Dkube-root-ca.crt",
+        ),
         get("list with bad limit", "configmaps?limit=x"),
         get("list at no version", "configmaps?resourceVersion=abc"),
         get("list continued from nowhere", "configmaps?continue=abc").own_words(),
@@ -227,6 +237,21 @@ fn metadata_and_objects() -> Vec<Step> {
         patch("let go", "configmaps/held", MERGE, json!({"metadata": {"finalizers": null}})),
         get("held is gone", "configmaps/held"),
         delete("delete", "configmaps/a"),
+        // What became of it, by its name; by a label it got later; and by one it never had.
+        get(
+            "watch from its making",
+            &watch("configmaps", "fieldSelector=metadata.name%3Da&resourceVersion={create}"),
+        ),
+        get("watch by label", &watch("configmaps", "labelSelector=x%3Dy&resourceVersion={create}")),
+        get(
+            "watch without label",
+            &watch("configmaps", "labelSelector=!x&fieldSelector=metadata.name%3Da&resourceVersion={create}"),
+        ),
+        get("watch what is there", &watch("configmaps", "fieldSelector=metadata.name%3Dkindless")),
+        get(
+            "watch one from a revision on",
+            "configmaps?watch=true&timeoutSeconds=5&fieldSelector=metadata.name%3Da&resourceVersion={merge}",
+        ),
         delete("delete none of many", "configmaps?labelSelector=nope"),
     ]
 }
@@ -366,6 +391,12 @@ fn workloads() -> Vec<Step> {
             "spec": {"containers": [{"name": "c"}, {"name": "B", "image": "x", "volumeMounts": [{"name": "q", "mountPath": "/q"}]}]}}),
         ),
         post("empty pod", "pods", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q"}})),
+        get(
+            "pods by field",
+            "pods?fieldSelector=spec.nodeName%3D,status.phase%3DPending,spec.restartPolicy%3DAlways",
+        ),
+        get("pods by another phase", "pods?fieldSelector=status.phase!%3DPending"),
+        get("pods by a field nobody indexes", "pods?fieldSelector=spec.hostname%3Dx"),
         patch("move a pod", "pods/p", MERGE, json!({"spec": {"nodeName": "x"}})).own_words(),
         patch(
             "another image",
@@ -420,6 +451,7 @@ fn others() -> Vec<Step> {
         delete("delete claim", "persistentvolumeclaims/c"),
         get("claim is gone", "persistentvolumeclaims/c"),
         post("secret", "secrets", secret("s", json!({"stringData": {"a": "b"}}))),
+        get("secrets by type", "secrets?fieldSelector=type%3DOpaque"),
         patch("another type", "secrets/s", MERGE, json!({"type": "x/y"})),
         post("not base64", "secrets", secret("t", json!({"data": {"a": "!!!"}}))).own_words(),
         post("immutable secret", "secrets", secret("i", json!({"data": {"a": "YQ=="}, "immutable": true}))),
@@ -530,6 +562,9 @@ fn custom() -> Vec<Step> {
             widget("z", json!({"size": 1, "l": ["b"]})),
         ),
         get("list widgets", widgets),
+        get("list widgets by name", &format!("{widgets}?fieldSelector=metadata.name%3Dz")),
+        get("watch widgets", &watch(widgets, "fieldSelector=metadata.name%3Da&resourceVersion={widget}")),
+        get("watch widgets from long ago", &watch(widgets, "resourceVersion=1")),
         get("by field", &format!("{widgets}?fieldSelector=spec.size=1")),
         get("absent widget", &one("none")),
         get("no scale", &one("a/scale")),
