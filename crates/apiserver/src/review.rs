@@ -1,6 +1,7 @@
 //! Access reviews: posted, answered, never stored.
 //!
-//! Without a policy everything is allowed; with one, the answer is what the policy would say.
+//! Without a policy everything is allowed; with one, the answer is what the policy would say. Where nothing can be changed,
+//! only reading is allowed: clients that ask first (k9s for each kind it shows) offer no more than that.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Response};
@@ -35,8 +36,8 @@ pub(crate) fn answer(
         }
         "selfsubjectrulesreviews" => json!({
             "incomplete": server.shared.options.deny.is_some(),
-            "resourceRules": [{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }],
-            "nonResourceRules": [{ "nonResourceURLs": ["*"], "verbs": ["*"] }],
+            "resourceRules": [{ "apiGroups": ["*"], "resources": ["*"], "verbs": verbs(server) }],
+            "nonResourceRules": [{ "nonResourceURLs": ["*"], "verbs": verbs(server) }],
         }),
         "selfsubjectreviews" => {
             json!({ "userInfo": { "username": "embedded", "groups": ["system:authenticated"] } })
@@ -46,10 +47,21 @@ pub(crate) fn answer(
     Ok(http::answer_json(201, "application/json", &review))
 }
 
+/// What may be done at most.
+fn verbs(server: &ApiServer) -> &'static [&'static str] {
+    if server.shared.options.read_only { &["get", "list", "watch"] } else { &["*"] }
+}
+
 fn allowed(server: &ApiServer, spec: &Value, namespace: &str) -> bool {
-    let Some(deny) = &server.shared.options.deny else { return true };
-    let asked = &spec["resourceAttributes"];
+    let asked =
+        if spec["resourceAttributes"].is_object() { "resourceAttributes" } else { "nonResourceAttributes" };
+    let asked = &spec[asked];
     let text = |key: &str| asked[key].as_str().unwrap_or("");
+    let verbs = verbs(server);
+    if !verbs.contains(&"*") && !verbs.contains(&text("verb")) {
+        return false;
+    }
+    let Some(deny) = &server.shared.options.deny else { return true };
     let mut resource = text("resource").to_string();
     if !text("subresource").is_empty() {
         resource = format!("{resource}/{}", text("subresource"));

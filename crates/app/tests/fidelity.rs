@@ -52,7 +52,7 @@ impl Stage {
             // A namespace takes pods once it has its account.
             if object["kind"] == "Pod" && self.has_controllers {
                 let space = object["metadata"]["namespace"].as_str().unwrap();
-                eventually("the account", async || {
+                round::eventually("the account", async || {
                     self.get("", "ServiceAccount", space, "default").await.is_some()
                 })
                 .await;
@@ -89,7 +89,8 @@ impl Stage {
         let cluster = self.now().await;
         let resource = cluster.resources.find(group, kind).unwrap();
         cluster.delete(resource, namespace, name, Propagation::Background, None).await.unwrap();
-        eventually("it is gone", async || self.get(group, kind, namespace, name).await.is_none()).await;
+        round::eventually("it is gone", async || self.get(group, kind, namespace, name).await.is_none())
+            .await;
     }
 
     async fn point(&self, namespace: &str) -> Point {
@@ -109,16 +110,6 @@ impl Stage {
         let consent = Consent { replace: true, ..Consent::default() };
         plan.approve(&consent).unwrap().execute(&executor).await
     }
-}
-
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    for _ in 0..600 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("within a minute: {what}");
 }
 
 fn codes<'a>(findings: &'a [Finding], code: &str) -> Vec<&'a str> {
@@ -168,7 +159,7 @@ async fn names_and_limits(stage: &Stage) {
     stage.make(&objects).await;
     let uid = "/metadata/annotations/kubernetes.io~1service-account.uid";
     if stage.has_controllers {
-        eventually("the token is filled in", async || {
+        round::eventually("the token is filled in", async || {
             stage.one("Secret", SPACE, "robot-key").await.at("/data/token").is_some()
         })
         .await;
@@ -198,7 +189,7 @@ async fn names_and_limits(stage: &Stage) {
     assert_eq!(kept.at("/metadata/finalizers"), Some(&json!(["example.com/mine"])));
     let pod = stage.one("Pod", SPACE, "alone").await;
     assert_eq!(pod.str("/spec/containers/0/resources/limits/cpu"), "500m", "limited as any new pod is");
-    eventually("the quota counts it", async || {
+    round::eventually("the quota counts it", async || {
         stage.one("ResourceQuota", SPACE, "few").await.str("/status/used/pods") == "1"
     })
     .await;
@@ -210,7 +201,7 @@ async fn names_and_limits(stage: &Stage) {
     let now = stage.one("Secret", SPACE, "robot-key").await;
     assert_eq!(now.annotation("kubernetes.io/service-account.name"), Some("robot"), "it is asked for again");
     if stage.has_controllers {
-        eventually("it is filled in again", async || {
+        round::eventually("it is filled in again", async || {
             stage.one("Secret", SPACE, "robot-key").await.at("/data/token").is_some()
         })
         .await;
@@ -376,7 +367,7 @@ async fn custom_resources(stage: &Stage) {
         let version = if newer.is_some() { "v1" } else { "v1alpha1" };
         if let Some(newer) = &newer {
             stage.make(std::slice::from_ref(newer)).await;
-            eventually("the newer version is served", async || {
+            round::eventually("the newer version is served", async || {
                 stage.now().await.resources.find(GROUP, "Thing").is_some_and(|t| t.version == version)
             })
             .await;
@@ -400,7 +391,8 @@ async fn custom_resources(stage: &Stage) {
     let service = json!({"namespace": "nowhere", "name": "converter", "path": "/"});
     let webhook = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"service": service}}});
     stage.make(&[definition(GROUP, &["v1"], webhook)]).await;
-    eventually("it is served", async || stage.now().await.resources.find(GROUP, "Thing").is_some()).await;
+    round::eventually("it is served", async || stage.now().await.resources.find(GROUP, "Thing").is_some())
+        .await;
     let plan = stage.plan(&point, &RestoreOptions::default()).await;
     let left: Vec<String> = plan.left.iter().map(|left| left.key.to_string()).collect();
     assert_eq!(left, [format!("Thing.{GROUP} {SPACE}/a"), format!("Thing.{GROUP} {SPACE}/b")]);

@@ -208,16 +208,6 @@ async fn there(cluster: &Cluster) -> BTreeSet<&'static str> {
     found
 }
 
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    for _ in 0..600 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("within a minute: {what}");
-}
-
 /// Restores the point; `meanwhile` is what happens while its data is on the way.
 async fn restored(
     (point, source): (&Point, &DataSource),
@@ -242,7 +232,7 @@ async fn comes_late(cluster: &Cluster, has_controllers: bool) {
     let here = round::anew(cluster).await;
     if has_controllers {
         let claims = here.resources.find("", "PersistentVolumeClaim").unwrap();
-        eventually("the claim is bound", async || {
+        round::eventually("the claim is bound", async || {
             here.get(claims, SPACE, "data").await.unwrap().is_some_and(|c| c.str("/status/phase") == "Bound")
         })
         .await;
@@ -274,7 +264,7 @@ async fn comes_late(cluster: &Cluster, has_controllers: bool) {
     gate.set(false, false);
     let looks = if has_controllers { 30 } else { 3 };
     let report = restored((&point, &source), cluster, async || {
-        eventually("the data is on its way", async || gate.begun() == 1).await;
+        round::eventually("the data is on its way", async || gate.begun() == 1).await;
         for _ in 0..looks {
             let found = there(cluster).await;
             assert_eq!(found, ["ConfigMap", "PersistentVolumeClaim"].into(), "the data is not in yet");
@@ -297,7 +287,7 @@ async fn comes_late(cluster: &Cluster, has_controllers: bool) {
             .all(|(_, kind)| report.objects.iter().any(|o| o.key.kind == *kind && o.done == Done::Created))
     );
     if has_controllers {
-        eventually("and now they act", async || {
+        round::eventually("and now they act", async || {
             let pods = here.resources.find("", "Pod").unwrap();
             let pods = here.list(pods, Some(SPACE), None).await.unwrap();
             ["db-0", "web-"].iter().all(|name| pods.iter().any(|pod| pod.name().starts_with(name)))
@@ -310,7 +300,7 @@ async fn comes_late(cluster: &Cluster, has_controllers: bool) {
     gate.disks.lock().unwrap().clear();
     gate.set(false, false);
     let report = restored((&point, &source), cluster, async || {
-        eventually("the data is on its way", async || gate.begun() == 1).await;
+        round::eventually("the data is on its way", async || gate.begun() == 1).await;
         gate.set(true, true);
     })
     .await;

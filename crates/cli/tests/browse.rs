@@ -63,6 +63,17 @@ fn a_client_library_reads_a_point_as_it_would_read_its_cluster() {
         documents.contains(&json!("apis/acme.io/v1")) && documents.contains(&json!("apis/apps/v1")),
         "{seen}"
     );
+    let shown = seen["shown"].as_object().unwrap();
+    assert!(shown.len() > 40, "{shown:?}");
+    for (kind, view) in shown {
+        assert_eq!(view["may"], json!([true, true, true, false, false]), "{kind}");
+        assert_eq!(view["kind"], "Table", "{kind}");
+        let columns = view["columns"].as_array().unwrap().len();
+        let rows = view["rows"].as_array().unwrap();
+        assert!(columns > 0 && rows.iter().all(|row| row[2] == columns), "{kind}: {view}");
+    }
+    assert_eq!(shown["acme.io/v1 mice"]["columns"], json!(["Name", "Teeth", "Mood"]));
+    assert_eq!(shown["acme.io/v1 mice"]["rows"], json!([["Mouse", "jerry", 3]]));
     for refused in seen["changes"].as_array().unwrap() {
         assert!(
             refused[0].as_u64().is_some_and(|status| (400..500).contains(&status))
@@ -87,6 +98,8 @@ fn kubectl_shows_kinds_columns_and_descriptions_that_are_gone_from_the_cluster()
             vec!["customresourcedefinition.apiextensions.k8s.io/mice.acme.io"],
         ),
         ("kubectl -n shop get configmap -l app.kubernetes.io/part-of=shop -o name", vec!["configmap/config"]),
+        ("kubectl auth can-i list pods --all-namespaces", vec!["yes"]),
+        ("kubectl -n shop auth can-i watch mice", vec!["yes"]),
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let run = browse(&cluster, &words).expect(0);
@@ -95,6 +108,12 @@ fn kubectl_shows_kinds_columns_and_descriptions_that_are_gone_from_the_cluster()
         for want in wanted {
             assert!(squeezed.iter().any(|line| line.contains(want)), "{line}: {want:?} in {}", run.out);
         }
+    }
+    // Who asks first, as k9s does, is told that nothing can be changed.
+    for line in ["kubectl -n shop auth can-i delete pods", "kubectl auth can-i '*' '*'"] {
+        let words: Vec<&str> = line.split(' ').map(|word| word.trim_matches('\'')).collect();
+        let run = browse(&cluster, &words);
+        assert!(run.code != 0 && run.out.contains("no"), "{line}: {run:?}");
     }
     for line in [
         "kubectl -n shop delete mouse jerry",

@@ -20,6 +20,17 @@ use serde_json::{Value, json};
 mod nothing;
 pub use nothing::Nothing;
 
+/// Waits for it, for a minute.
+pub async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    for _ in 0..600 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("within a minute: {what}");
+}
+
 /// An empty repository in memory.
 pub fn repository() -> Repository {
     let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
