@@ -1,7 +1,7 @@
 //! Memory follows the budget, not the tree (R6).
 //!
 //! Each step runs in a process of its own, and what counts is its peak as the kernel saw it. Between the small and
-//! the large tree lie 60,000 files, half of them with a second name far away; the test fails at 80 bytes for
+//! the large tree lie 120,000 files, half of them with a second name far away; the test fails at 80 bytes for
 //! each. (`examples/bench_memory.rs` does the same with 4 million files and half a gigabyte.)
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
@@ -19,9 +19,12 @@ use source::files::{BackupOptions, Parent, RestoreOptions, backup, restore};
 mod cost;
 
 const BUDGET: usize = 16 << 20;
-const SMALL: u64 = 20_000;
-const LARGE: u64 = 80_000;
-const GROWTH_MAX: u64 = 5 << 20;
+const SMALL: u64 = 40_000;
+const LARGE: u64 = 160_000;
+const GROWTH_MAX: u64 = 9 << 20;
+/// How often it is tried. On a busy machine the queues between threads are fuller than on a quiet one; what a file costs is
+/// the same in each try, and the least counts.
+const TRIES: usize = 3;
 
 fn store(folder: &Path) -> Arc<dyn Store> {
     open(folder.join("repository").to_str().unwrap(), &StoreOptions::default()).unwrap()
@@ -71,7 +74,7 @@ fn step(folder: &Path, name: &str, count: u64) {
         before.map(|(root, started)| Parent { reader: &reader, root, started: started + 120_000_000_000 });
     let writer = repo.writer(WriterOptions { threads: 1, uploads: 1, ..WriterOptions::default() }).unwrap();
     let options = BackupOptions { parent, threads: 2, ..BackupOptions::default() };
-    let made = backup(&folder.join("tree"), &writer, &options, &()).unwrap();
+    let made = backup(&folder.parent().unwrap().join("tree"), &writer, &options, &()).unwrap();
     assert_eq!(made.findings, []);
     let figure = |name: &str| made.done.figures[name];
     assert_eq!((figure("files"), figure("hardlinks")), (count - links, links));
@@ -100,23 +103,39 @@ fn peak(folder: &Path, name: &str, count: u64) -> u64 {
     cost::peak_of(cost::step("child").env("MEMORY_TEST_STEP", asked))
 }
 
+const STEPS: [&str; 3] = ["backup", "backup-again", "restore"];
+
+/// The peaks of all steps with a repository of their own in this folder, beside the tree.
+fn peaks(folder: &Path, count: u64) -> [u64; 3] {
+    std::fs::create_dir_all(folder.join("temporary")).unwrap();
+    let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
+    Repository::init(store(folder), &Passphrase::new("x"), &options, &Env::real()).unwrap();
+    let peaks = STEPS.map(|name| peak(folder, name, count));
+    let left = std::fs::read_dir(folder.join("temporary")).unwrap();
+    assert_eq!(left.count(), 0, "temporary files have no names");
+    peaks
+}
+
 #[test]
 fn r6_memory_follows_the_budget_and_not_the_number_of_files() {
     let folders = [SMALL, LARGE].map(|count| (count, tempfile::tempdir().unwrap()));
     for (count, folder) in &folders {
-        let options = InitOptions { kdf: Kdf::cheap(), ..InitOptions::default() };
-        Repository::init(store(folder.path()), &Passphrase::new("x"), &options, &Env::real()).unwrap();
-        std::fs::create_dir(folder.path().join("temporary")).unwrap();
         make(&folder.path().join("tree"), *count);
     }
-    for name in ["backup", "backup again", "restore"] {
-        let name = name.replace(' ', "-");
-        let [small, large] = folders.each_ref().map(|(count, folder)| peak(folder.path(), &name, *count));
-        println!("{name}: {} and {} KiB", small >> 10, large >> 10);
-        assert!(large < small + GROWTH_MAX, "{name}: {small} and {large} bytes");
+    let mut least = [[u64::MAX; 3]; 2];
+    let mut too_much = Vec::new();
+    for attempt in 0..TRIES {
+        for ((count, folder), least) in folders.iter().zip(&mut least) {
+            let seen = peaks(&folder.path().join(format!("try-{attempt}")), *count);
+            *least = std::array::from_fn(|step| least[step].min(seen[step]));
+        }
+        let [small, large] = least;
+        println!("{STEPS:?}: {:?} and {:?} KiB", small.map(|peak| peak >> 10), large.map(|peak| peak >> 10));
+        too_much =
+            (0..3).filter(|&step| large[step] >= small[step] + GROWTH_MAX).map(|step| STEPS[step]).collect();
+        if too_much.is_empty() {
+            break;
+        }
     }
-    for (_, folder) in &folders {
-        let left = std::fs::read_dir(folder.path().join("temporary")).unwrap();
-        assert_eq!(left.count(), 0, "temporary files have no names");
-    }
+    assert!(too_much.is_empty(), "{too_much:?} grow with the number of files: {least:?} bytes");
 }

@@ -5,5 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod embedded;
+#[path = "../../../app/tests/common/own.rs"]
+mod own;
 mod real;
 mod support;

@@ -1,25 +1,20 @@
-//! On a real Kubernetes 1.20: two replicas, rights that the API server enforces, and a leader that dies.
+//! On a real Kubernetes 1.20: two replicas, rights that the API server enforces, and a leader that dies. It has a server of its own: an
+//! operator looks at all there is, and elsewhere that is what other tests make and break meanwhile.
 
 use std::time::Duration;
 
 use app::api::{ApiResources, Cluster};
-use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use operator::clock::Clock;
 use repo::Env;
 use serde_json::json;
 
+use super::own::OwnCluster;
 use super::support::{World, account, repository, secret};
 
 const NAMESPACE: &str = "operator-running";
 
-async fn world() -> World {
-    let path = std::env::var("HOLDFAST_TEST_KUBECONFIG").expect(
-        "HOLDFAST_TEST_KUBECONFIG is not set: run this test with `./test real` or under `tests/real/with kube -- `",
-    );
-    let config = Kubeconfig::read_from(path).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
-    let client = Client::try_from(config).unwrap();
+async fn world(own: &OwnCluster) -> World {
+    let client = own.client().await;
     let cluster = Cluster { client: client.clone(), resources: ApiResources::default() };
     let world = World {
         client,
@@ -50,7 +45,8 @@ async fn world() -> World {
 
 #[tokio::test]
 async fn kube_two_replicas_change_leaders_and_nothing_is_done_twice() {
-    let (world, dir) = (world().await, tempfile::tempdir().unwrap());
+    let (own, dir) = (OwnCluster::up().await, tempfile::tempdir().unwrap());
+    let world = world(&own).await;
     let (_repository, key) = repository(&dir.path().join("repo"));
     let first = world.replica("first", dir.path());
     world.eventually("the first leads", async || world.holder().await.starts_with("first_")).await;
