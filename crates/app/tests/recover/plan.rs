@@ -122,6 +122,12 @@ async fn the_target_itself_is_asked_what_it_would_make_of_an_object() {
     );
 }
 
+/// The shop's Ingress asks for a class.
+async fn by_nginx(cluster: &app::api::Cluster) {
+    let class = json!({"spec": {"ingressClassName": "nginx"}});
+    patch(cluster, "networking.k8s.io", "Ingress", "shop", "web", class).await;
+}
+
 #[tokio::test]
 async fn what_is_needed_of_the_target_and_not_there_is_told() {
     let server = shop(1).await;
@@ -129,15 +135,7 @@ async fn what_is_needed_of_the_target_and_not_there_is_told() {
     let uses =
         json!({"spec": {"template": {"spec": {"priorityClassName": "high", "serviceAccountName": "web"}}}});
     patch(&cluster, "apps", "Deployment", "shop", "web", uses).await;
-    patch(
-        &cluster,
-        "networking.k8s.io",
-        "Ingress",
-        "shop",
-        "web",
-        json!({"spec": {"ingressClassName": "nginx"}}),
-    )
-    .await;
+    by_nginx(&cluster).await;
     let point = shop_point(&server).await;
     let absent = async |target: &apiserver::ApiServer, mapping: &str| {
         let transform = Mapping::from_yaml(mapping).unwrap().check().unwrap();
@@ -183,15 +181,7 @@ async fn every_mapping_and_every_kind_of_patch_reaches_the_target() {
     let cluster = connect(&server).await;
     let pods = json!({"spec": {"template": {"spec": {"priorityClassName": "high", "nodeSelector": {"kubernetes.io/hostname": "n1"}}}}});
     patch(&cluster, "apps", "Deployment", "shop", "web", pods).await;
-    patch(
-        &cluster,
-        "networking.k8s.io",
-        "Ingress",
-        "shop",
-        "web",
-        json!({"spec": {"ingressClassName": "nginx"}}),
-    )
-    .await;
+    by_nginx(&cluster).await;
     let point = shop_point(&server).await;
     // Ours, Velero's as it lies in a ConfigMap, and Stork's as it is.
     let mapping = r#"
